@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The backup job: copies a source node, as it was at one instant, to a target.
+ *
+ * Made in two steps, so that a transaction can set the instant: _prepare does
+ * all that may fail or take time; _commit, while the source is fenced, freezes
+ * the bitmap and puts the copy-before-write hook in place, and from then on the
+ * backup shows the source as of that moment. The job is started after that.
+ *
+ * Main thread.
+ */
+#ifndef BACKUP_BACKUP_JOB_H
+#define BACKUP_BACKUP_JOB_H
+
+#include "base/schema.h"
+#include "bitmap/dirty_bitmap.h"
+#include "block/node.h"
+#include "job/job.h"
+
+enum backup_sync {
+    BACKUP_SYNC_FULL,
+    BACKUP_SYNC_BITMAP, /* and `incremental`, which is bitmap + on-success */
+};
+
+enum backup_bitmap_mode {
+    BACKUP_BITMAP_ON_SUCCESS,
+    BACKUP_BITMAP_NEVER,
+    BACKUP_BITMAP_ALWAYS,
+};
+
+struct backup_options {
+    struct job_options job;
+    struct block_node *source;
+    struct block_node *target;
+    enum backup_sync sync;
+    bool has_bitmap;
+    enum backup_bitmap_mode bitmap_mode;
+    /* Bitmap's granularity at the instant; the bitmap itself may be one that
+     * the same transaction is about to add, so it is named at commit. */
+    uint64_t bitmap_granularity_bytes;
+    /* The target was opened for this job alone (drive-backup): delete the node
+     * when the job ends. */
+    bool owns_target;
+};
+
+/* A job in state created, holding source and target. */
+int co_backup_prepare(struct job_list *jobs,
+                      const struct backup_options *options,
+                      struct job **ret_job,
+                      GError **err);
+
+/* The instant. Source fenced. `bitmap` NULL if !has_bitmap. */
+void backup_commit(struct job *job, struct dirty_bitmap *bitmap);
+
+/* What the job has copied or is to copy, for clients that keep raw increments:
+ * runs of the job's clusters at or after `start`, at most `limit` of them;
+ * `*ret_next` is where to go on, UINT64_MAX at the end. A new list of
+ * {offset, length}. */
+struct json_value *co_backup_extents(struct job *job,
+                                     uint64_t start,
+                                     uint64_t limit,
+                                     uint64_t *ret_next);
+
+/* Is `job` a backup job? */
+bool job_is_backup(const struct job *job);
+
+#endif

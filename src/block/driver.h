@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What a block driver is, and what the block layer does for it.
+ *
+ * A driver is a constant table. Functions with co_ run in coroutines on the
+ * node's home thread; several requests may be inside a driver at once. Offsets
+ * and sizes are in range and aligned to limits.request_alignment_bytes; the
+ * node is writable where a write arrives. NULL entries: see each.
+ */
+#ifndef BLOCK_DRIVER_H
+#define BLOCK_DRIVER_H
+
+#include "base/schema.h"
+#include "block/node.h"
+#include "block/request.h"
+
+struct block_child_role {
+    const char *name; /* option and role, "file"; NULL ends the table */
+    bool required;
+};
+
+struct block_driver {
+    const char *name; /* as in BlockdevOptions.driver */
+    const char *doc;
+    const struct schema_type *options; /* STRUCT: members beyond the common */
+    const struct block_child_role *children; /* NULL: has none. Children are
+        open before co_open. They are options too: list them there. */
+    /* Opens. `options` is the node's checked dict, common members included.
+     * Sets block_set_state(), block_set_size(), block_set_limits(). On failure
+     * everything is undone; co_close is not called. */
+    int (*co_open)(struct block_node *node,
+                   const struct json_value *options,
+                   GError **err);
+    void (*co_close)(struct block_node *node);
+    /* NULL: always -EAGAIN. See block_try_preadv(). */
+    int (*try_preadv)(struct block_node *node,
+                      uint64_t offset,
+                      uint64_t bytes,
+                      const struct iovec *iov,
+                      int iov_count);
+    int (*try_pwritev)(struct block_node *node,
+                       uint64_t offset,
+                       uint64_t bytes,
+                       const struct iovec *iov,
+                       int iov_count);
+    int (*co_preadv)(struct block_node *node,
+                     uint64_t offset,
+                     uint64_t bytes,
+                     const struct iovec *iov,
+                     int iov_count);
+    int (*co_pwritev)(struct block_node *node,
+                      uint64_t offset,
+                      uint64_t bytes,
+                      const struct iovec *iov,
+                      int iov_count,
+                      unsigned int flags);
+    /* -ENOTSUP (or NULL): the block layer writes zeroes from a buffer. */
+    int (*co_write_zeroes)(struct block_node *node,
+                           uint64_t offset,
+                           uint64_t bytes,
+                           unsigned int flags);
+    int (*co_discard)(struct block_node *node,
+                      uint64_t offset,
+                      uint64_t bytes);        /* NULL: nothing to do */
+    int (*co_flush)(struct block_node *node); /* NULL: nothing to do */
+    int (*co_status)(struct block_node *node,
+                     uint64_t offset,
+                     uint64_t bytes,
+                     struct block_extent *ret); /* NULL: all is data */
+    int (*co_truncate)(struct block_node *node,
+                       uint64_t size_bytes,
+                       bool shrink,
+                       GError **err); /* NULL: refused */
+    int (*try_map)(struct block_node *node,
+                   uint64_t offset,
+                   uint64_t bytes,
+                   int *ret_fd,
+                   uint64_t *ret_file_offset); /* NULL: never */
+    /* Adds to ImageInfo: filename (required), actual-size and the like. */
+    void (*co_info)(struct block_node *node, struct json_value *image);
+};
+
+/* For drivers: home thread, or from co_open. */
+void block_set_state(struct block_node *node, void *state);
+void *block_state(const struct block_node *node);
+void block_set_size(struct block_node *node, uint64_t size_bytes);
+void block_set_limits(struct block_node *node,
+                      const struct block_limits *limits);
+/* For a driver that had to fall back to read-only (auto-read-only). */
+void block_set_read_only(struct block_node *node);
+
+/* The composed option types (drivers/registry.c): BlockdevOptions is the union
+ * of all drivers, BlockdevRef a node name or BlockdevOptions. */
+extern const struct schema_type blockdev_options_type;
+extern const struct schema_type blockdev_ref_type;
+
+/* The common members of BlockdevOptions, ends with name NULL. */
+extern const struct schema_member blockdev_common_members[];
+
+#endif

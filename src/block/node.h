@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Block nodes and the graph they form.
+ *
+ * A node is an opened image or a layer over other nodes (its children). Nodes
+ * that hang together form a piece; a piece has one home thread, whose loop runs
+ * every request of its nodes. Graph structure (names, children, users, homes)
+ * belongs to the main thread; what requests touch (hooks, gate, driver state)
+ * belongs to the home thread. The main thread may touch the latter too while
+ * the node is fenced or drained (block/fence.h).
+ *
+ * Unless said otherwise functions are for coroutines and callbacks of the main
+ * thread.
+ */
+#ifndef BLOCK_NODE_H
+#define BLOCK_NODE_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/json.h"
+#include "base/list.h"
+#include "loop/loop.h"
+
+struct block_driver;
+struct block_graph;
+struct block_node;
+
+/* The graph of one daemon. `main` is the loop of the main thread; `iothreads`
+ * (borrowed, `count` may be 0: then `main` does it all) are where pieces live,
+ * in turn. `drivers` is a NULL-terminated table, borrowed. */
+struct block_graph *block_graph_new(struct loop *main,
+                                    const struct block_driver *const *drivers);
+/* Every node must be gone. */
+void block_graph_free(struct block_graph *graph);
+
+/* Offers a loop as a home. Removing is refused (-EBUSY) while it is one. */
+void block_graph_add_loop(struct block_graph *graph, struct loop *loop);
+int block_graph_remove_loop(struct block_graph *graph,
+                            struct loop *loop,
+                            GError **err);
+struct loop *block_graph_main(const struct block_graph *graph);
+
+/* The lock that every command holds while it changes nodes, bitmaps, jobs or
+ * exports, so that none sees another half done. Queries and job verbs do not
+ * take it. Not recursive. */
+void co_block_graph_lock(struct block_graph *graph);
+void block_graph_unlock(struct block_graph *graph);
+
+/* blockdev-add. `options` is a checked BlockdevOptions dict (borrowed); nested
+ * children are opened with it. `needs_name`: refuse a missing node-name, as the
+ * QMP command does. On success the graph owns the node until co_block_del();
+ * `*ret_node` (may be NULL) is borrowed. On failure nothing is left behind. */
+int co_block_add(struct block_graph *graph,
+                 const struct json_value *options,
+                 bool needs_name,
+                 struct block_node **ret_node,
+                 GError **err);
+
+/* blockdev-del: refused while anyone uses the node, by the user's name. Nested
+ * children that only this node used go with it. */
+int co_block_del(struct block_graph *graph, const char *name, GError **err);
+
+/* Deletes every node, parents first; for shut-down, when no user is left. */
+void co_block_del_all(struct block_graph *graph);
+
+/* The node of that name; NULL with err set (GenericError). */
+struct block_node *block_find(struct block_graph *graph,
+                              const char *name,
+                              GError **err);
+/* Walk all nodes, newest first: pass NULL to begin; NULL at the end. */
+struct block_node *block_next(struct block_graph *graph,
+                              struct block_node *node);
+
+/* Is `name` a legal node name, export id or job id (a letter, then letters,
+ * digits, '-', '.', '_')? Pure. */
+bool block_name_is_legal(const char *name);
+
+/* What others may need to know of a node. Any thread may read the first four,
+ * which never change while the node lives; size: home thread, or fenced. */
+const char *block_name(const struct block_node *node);
+const struct block_driver *block_driver_of(const struct block_node *node);
+bool block_is_read_only(const struct block_node *node);
+struct block_graph *block_graph_of(const struct block_node *node);
+uint64_t block_size(const struct block_node *node);
+/* The home may change between two requests, see struct block_user. */
+struct loop *block_home(const struct block_node *node);
+/* Child in a role ("file", "backing"), NULL: none. Main or home thread. */
+struct block_node *block_child(const struct block_node *node, const char *role);
+/* Was it added by the user (blockdev-add), or opened as someone's child? */
+bool block_is_named_by_user(const struct block_node *node);
+/* No other node uses it as a child. */
+bool block_is_top(const struct block_node *node);
+
+/* BlockDeviceInfo of the node (docs/reference/qmp.md), without bitmaps; a new
+ * value. `flat` leaves out image.backing-image. May yield. */
+struct json_value *co_block_info(struct block_node *node, bool flat);
+
+/*
+ * Users: who holds a node, what it does with it and what it lets others do.
+ * Parent nodes, exports and jobs are users. Embedded by the user.
+ */
+enum block_permission {
+    BLOCK_PERM_READ = 1 << 0,
+    BLOCK_PERM_WRITE = 1 << 1,
+    BLOCK_PERM_RESIZE = 1 << 2,
+    BLOCK_PERM_ALL = (1 << 3) - 1,
+};
+
+struct block_user {
+    struct list link;         /* the node's */
+    struct block_node *node;  /* NULL while not attached */
+    const char *kind;         /* "export", "job", "node": for error sentences */
+    const char *id;           /* borrowed from the user */
+    unsigned int permissions; /* enum block_permission it uses */
+    unsigned int shared;      /* ... and tolerates in others */
+    /* Before the node gets another home: called on the old home, returns when
+     * the user has no request under way and starts none. NULL: the user never
+     * has requests of its own accord (a parent node). */
+    void (*co_quiesce)(struct block_user *user);
+    /* Called on the new home: go on. NULL with co_quiesce NULL. */
+    void (*resume)(struct block_user *user);
+    bool pinned; /* cannot move at all (a running job) */
+};
+
+/* Refused (-EBUSY, naming the user in the way) when permissions clash; -EROFS
+ * for write permission on a read-only node. */
+int block_attach(struct block_node *node,
+                 struct block_user *user,
+                 GError **err);
+void block_detach(struct block_user *user);
+
+/* Makes two pieces share one home, by moving the one with nothing pinned; and
+ * moves one piece to a given loop. They stay together only while a user spans
+ * them or the one is the other's child. Refused with the name of who is in the
+ * way when neither can move. */
+int co_block_join(struct block_node *a, struct block_node *b, GError **err);
+int co_block_move(struct block_node *node, struct loop *home, GError **err);
+
+#endif

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* The block drivers of this build. */
+#ifndef DRIVERS_DRIVERS_H
+#define DRIVERS_DRIVERS_H
+
+#include "block/driver.h"
+
+extern const struct block_driver driver_file;
+extern const struct block_driver driver_host_device;
+extern const struct block_driver driver_raw;
+extern const struct block_driver driver_null;
+extern const struct block_driver driver_blkdebug;
+
+/* All of them, NULL-terminated. */
+extern const struct block_driver *const block_drivers[];
+
+#endif

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Job transactions: jobs that complete together or fail together.
+ *
+ *     txn = job_txn_new(); job_txn_add(txn, a); job_txn_add(txn, b);
+ *     job_txn_start(txn);            (consumes the creator's reference)
+ *
+ * A member that has done its work waits, cancellable, holding everything it
+ * holds. When the last one is there: pending; then (unless a member wants
+ * job-finalize) co_prepare of all; all well: co_commit of all; else, or as soon
+ * as any member fails or is cancelled: the others are cancelled and co_abort of
+ * all. co_clean of all. Nobody's end is told before the group's fate is sealed,
+ * and no wait holds up the main loop.
+ *
+ * Main thread.
+ */
+#ifndef JOB_JOB_TXN_H
+#define JOB_JOB_TXN_H
+
+#include "job/job.h"
+
+struct job_txn *job_txn_new(void);
+void job_txn_add(struct job_txn *txn, struct job *job);
+/* Starts every member, in order. Cannot fail. */
+void job_txn_start(struct job_txn **txn);
+/* Ends a group that never started: co_job_discard() for each member. */
+void co_job_txn_discard(struct job_txn **txn);
+
+#endif

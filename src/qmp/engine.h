@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The one context: what a daemon is made of. There are no other globals.
+ */
+#ifndef QMP_ENGINE_H
+#define QMP_ENGINE_H
+
+#include "block/node.h"
+#include "job/job.h"
+#include "loop/loop.h"
+#include "nbd/export.h"
+
+struct qmp_server;
+
+struct engine {
+    struct loop *main;
+    struct block_graph *graph;
+    struct job_list *jobs;
+    struct export_list *exports;
+    struct qmp_server *qmp;
+    /* Begins the shut-down; returns at once. Any callback of the main thread. */
+    void (*quit)(struct engine *engine);
+    /* object-add / object-del iothread: by id; owned by the daemon. */
+    int (*co_object_add)(struct engine *engine,
+                         const struct json_value *options,
+                         GError **err);
+    int (*co_object_del)(struct engine *engine, const char *id, GError **err);
+    /* Ids of the iothreads: a new list of strings. */
+    struct json_value *(*iothreads)(const struct engine *engine);
+};
+
+#endif
