@@ -23,13 +23,14 @@ enum {
 };
 
 struct bitmap {
+    /* The first cache line is all that looking up one bit takes. */
+    unsigned int granularity_shift;
+    unsigned int level_count;
+    uint64_t segment_count;
+    uint64_t size_bytes;
+    uint64_t set_count;
     uint64_t *levels[BITMAP_LEVELS_MAX]; /* one allocation, levels[0] first */
     uint64_t word_counts[BITMAP_LEVELS_MAX];
-    unsigned int level_count;
-    unsigned int granularity_shift;
-    uint64_t size_bytes;
-    uint64_t segment_count;
-    uint64_t set_count;
 };
 
 static inline uint64_t bitmap_popcount(uint64_t word)
