@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A room includes only from rooms below it; *_priv.h stays in its folder;
+includes come as own header, system headers, project headers, sorted."""
+import re
+
+from source_tree import ROOMS, c_files, text_of
+
+INCLUDE = re.compile(r"^#\s*include\s+([<\"])([^>\"]+)[>\"]", re.MULTILINE)
+
+
+def check_arrow(name, room, folder, header):
+    if header.endswith("_priv.h") and not header.startswith(folder + "/"):
+        return f"{name}: includes {header}, which is private to its folder"
+    other = header.split("/")[0]
+    if other not in ROOMS:
+        return f'{name}: includes "{header}", which names no room'
+    if room is not None and ROOMS.index(other) > ROOMS.index(room):
+        return (f"{name}: room {room} includes {header}, "
+                f"but {other} stands above {room}")
+    return None
+
+
+def check_order(name, path, includes):
+    headers = [header for _, header in includes]
+    own = [header for mark, header in includes
+           if mark == '"' and path.suffix == ".c" and
+           header.split("/")[-1] == path.stem + ".h"]
+    if own and headers[0] != own[0]:
+        return f"{name}: its own header {own[0]} is not included first"
+    marks = "".join(mark for mark, _ in includes[1 if own else 0:])
+    if '"<' in marks:
+        return f"{name}: a project header stands before a system header"
+    return None
+
+
+def check(root):
+    problems = []
+    for path in c_files(root, ("src",)):
+        name = path.relative_to(root)
+        parts = path.relative_to(root / "src").parts
+        room, folder = parts[0], "/".join(parts[:-1])
+        if room not in ROOMS:
+            problems.append(f"{name}: src/{room} is no room")
+            continue
+        includes = INCLUDE.findall(text_of(path))
+        for mark, header in includes:
+            if mark == '"':
+                problems.append(check_arrow(name, room, folder, header))
+        problems.append(check_order(name, path, includes))
+    for path in c_files(root, ("tests",)):
+        name = path.relative_to(root)
+        folder = "/".join(path.relative_to(root / "tests").parts[1:-1])
+        for mark, header in INCLUDE.findall(text_of(path)):
+            if mark == '"' and header.split("/")[0] in ROOMS:
+                problems.append(check_arrow(name, None, folder, header))
+    return [problem for problem in problems if problem]
