@@ -89,7 +89,7 @@ int co_apply_monitor(struct daemon *daemon, const char *text, GError **err)
     }
     if (chardev->has_monitor) {
         return error_set(err, -EBUSY,
-                         "character device \"%s\" has a monitor already",
+                         "character device '%s' has a monitor already",
                          chardev->id);
     }
     chardev->has_monitor = true;

@@ -82,7 +82,7 @@ struct chardev *chardev_find(struct chardev_list *list,
         }
     }
     error_set(err, -ENOENT,
-              "there is no character device \"%s\" (give --chardev before it)",
+              "there is no character device '%s' (give --chardev before it)",
               id);
     return NULL;
 }
@@ -95,17 +95,17 @@ static int check_new(struct chardev_list *list,
 
     if (!block_name_is_legal(id)) {
         return error_set(err, -EINVAL,
-                         "\"%s\" is no id: it takes a letter, then letters, "
+                         "'%s' is no id: it takes a letter, then letters, "
                          "digits, '-', '.' and '_'",
                          id);
     }
     if (chardev_find(list, id, NULL) != NULL) {
         return error_set(err, -EEXIST,
-                         "there is a character device \"%s\" already", id);
+                         "there is a character device '%s' already", id);
     }
     if (!json_dict_bool(options, "server", false)) {
         return error_set(err, -ENOTSUP,
-                         "character device \"%s\": give server=on; connecting "
+                         "character device '%s': give server=on; connecting "
                          "to somebody else's socket is not served",
                          id);
     }
@@ -140,7 +140,7 @@ static struct json_value *address_of(const struct json_value *options,
 
     if (is_unix + is_inet + is_fd != 1) {
         error_set(err, -EINVAL,
-                  "character device \"%s\": give one of path=PATH, "
+                  "character device '%s': give one of path=PATH, "
                   "host=HOST,port=PORT and fd=NUMBER",
                   json_dict_string(options, "id", NULL));
         return NULL;

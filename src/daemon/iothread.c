@@ -43,12 +43,12 @@ static int check_new(const struct iothread_list *list,
 {
     if (!block_name_is_legal(id)) {
         return error_set(err, -EINVAL,
-                         "\"%s\" is no id for an iothread: it takes a letter, "
+                         "'%s' is no id for an iothread: it takes a letter, "
                          "then letters, digits, '-', '.' and '_'",
                          id);
     }
     if (iothread_find(list, id) != NULL) {
-        return error_set(err, -EEXIST, "there is an object \"%s\" already", id);
+        return error_set(err, -EEXIST, "there is an object '%s' already", id);
     }
     if (list->count >= LIMIT_IOTHREADS) {
         return error_set(err, -EMFILE,
@@ -124,7 +124,7 @@ int iothread_del(struct iothread_list *list, const char *id, GError **err)
     int rc;
 
     if (iothread == NULL) {
-        return error_set(err, -ENOENT, "there is no object \"%s\"", id);
+        return error_set(err, -ENOENT, "there is no object '%s'", id);
     }
     rc = block_graph_remove_loop(list->graph, iothread->loop, err);
     if (rc < 0) {

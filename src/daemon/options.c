@@ -162,8 +162,7 @@ static int parse_all(int argc,
         take_option(settings, option, optarg);
     }
     if (optind < argc) {
-        return error_set(err, -EINVAL,
-                         "unexpected argument \"%s\" (try --help)",
+        return error_set(err, -EINVAL, "unexpected argument '%s' (try --help)",
                          argv[optind]);
     }
     return 0;

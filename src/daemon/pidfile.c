@@ -46,7 +46,7 @@ static int open_locked(const char *path, GError **err)
         int rc;
 
         if (fd < 0) {
-            return error_set_errno(err, -errno, "cannot open \"%s\"", path);
+            return error_set_errno(err, -errno, "cannot open '%s'", path);
         }
         rc = lock_file(fd);
         if (rc == 0 && has_name(fd, path)) {
@@ -55,12 +55,12 @@ static int open_locked(const char *path, GError **err)
         close(fd);
         if (rc == -EAGAIN || rc == -EACCES) {
             return error_set(err, rc,
-                             "\"%s\" is locked: another daemon that uses it is "
+                             "'%s' is locked: another daemon that uses it is "
                              "running",
                              path);
         }
         if (rc < 0) {
-            return error_set_errno(err, rc, "cannot lock \"%s\"", path);
+            return error_set_errno(err, rc, "cannot lock '%s'", path);
         }
     }
 }
@@ -72,7 +72,7 @@ static int write_id(int fd, const char *path, GError **err)
 
     if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)length, 0) != length) {
         return error_set_errno(err, errno != 0 ? -errno : -EIO,
-                               "cannot write \"%s\"", path);
+                               "cannot write '%s'", path);
     }
     return 0;
 }
