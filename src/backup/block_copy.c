@@ -13,6 +13,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/list.h"
+#include "block/driver.h"
 #include "block/request.h"
 #include "loop/co_lock.h"
 
@@ -248,7 +249,16 @@ static int co_task_read(struct copy_task *task)
     int ret;
 
     co_range_lock(&copy->reading, &hold, task->offset, task->bytes);
-    ret = co_block_pread(copy->source, task->offset, task->bytes, task->buffer);
+    if (task->foreground) {
+        /* Part of the guest's write, which has passed the gates. */
+        const struct iovec iov = { task->buffer, task->bytes };
+
+        ret = co_block_child_preadv(copy->source, task->offset, task->bytes,
+                                    &iov, 1);
+    } else {
+        ret = co_block_pread(copy->source, task->offset, task->bytes,
+                             task->buffer);
+    }
     range_unlock(&copy->reading, &hold);
     return ret;
 }

@@ -4,7 +4,7 @@ from support.images import KIB, random_image, sparse_image
 
 
 def raw_options(name, path, **more):
-    return {"driver": "raw", "node-name": name,
+    return {"driver": "raw", "node-name": name, "discard": "unmap",
             "file": {"driver": "file", "filename": str(path)}, **more}
 
 
