@@ -59,6 +59,12 @@ def test_rooms_wants_system_headers_before_other_rooms(tree):
     assert "before a system header" in rule_rooms.check(root)[0]
 
 
+def test_rooms_takes_a_siblings_header_for_the_own(tree):
+    root = tree("src/job/job_run.c", '#include "job/job_priv.h"\n\n'
+                '#include <glib.h>\n\n#include "base/list.h"\n')
+    assert rule_rooms.check(root) == []
+
+
 def test_sizes_refuses_a_long_function(tree):
     body = "    call();\n" * 71
     root = tree("src/base/a.c", f"int long_one(int a)\n{{\n{body}}}\n")
