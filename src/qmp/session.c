@@ -229,8 +229,12 @@ static void co_watch(void *opaque)
 {
     struct qmp_session *session = opaque;
 
-    /* No events asked for: only a hang-up or an error ends this. */
-    if (co_poll(session->fd, 0, &session->watch_canceller) != -ECANCELED) {
+    /* No events are asked for, so that a hang-up or an error ends this; or that
+     * the client has shut down its side, which is no reason to drop it. */
+    int events = co_poll(session->fd, 0, &session->watch_canceller);
+
+    if (events != -ECANCELED &&
+        (events < 0 || (events & (POLLHUP | POLLERR | POLLNVAL)) != 0)) {
         qmp_session_drop(session);
     }
     session_release(session);
