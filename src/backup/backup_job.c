@@ -75,25 +75,29 @@ static void on_failed(void *opaque, enum block_copy_side side, int error)
 
 /* --- The work, home thread ------------------------------------------------ */
 
-/* Keeps the background copy to the job's speed. */
+/* Keeps the background copy to the job's speed. A change of speed forgives what
+ * the old one would still have to wait for. */
 static void co_keep_to_speed(struct backup *backup, uint64_t bytes)
 {
     uint64_t speed = job_speed(backup->job);
-    uint64_t now_ns = loop_now_ns();
 
     if (speed == 0) {
-        backup->speed_allows_ns = now_ns;
         return;
     }
-    backup->speed_allows_ns = max_u64(backup->speed_allows_ns, now_ns) +
+    backup->speed_allows_ns = max_u64(backup->speed_allows_ns, loop_now_ns()) +
                               (uint64_t)((double)bytes * 1e9 / (double)speed);
-    while (job_speed(backup->job) == speed && !job_is_cancelled(backup->job) &&
-           loop_now_ns() < backup->speed_allows_ns) {
+    while (loop_now_ns() < backup->speed_allows_ns &&
+           !co_job_pause_point(backup->job)) {
         co_job_sleep_until(backup->job, backup->speed_allows_ns);
-        if (co_job_pause_point(backup->job)) {
-            return;
-        }
     }
+}
+
+static void set_speed(struct job *job, uint64_t bytes_per_second)
+{
+    struct backup *backup = job_opaque(job);
+
+    (void)bytes_per_second; /* asked for at each step */
+    backup->speed_allows_ns = 0;
 }
 
 static int report_failure(struct backup *backup, GError **err)
@@ -128,7 +132,6 @@ static int co_backup_run(struct job *job, GError **err)
     uint64_t offset;
     uint64_t bytes;
 
-    backup->speed_allows_ns = loop_now_ns();
     while (!co_job_pause_point(job) &&
            (bytes = co_block_copy_step(backup->copy, &cursor)) > 0) {
         co_keep_to_speed(backup, bytes);
@@ -269,6 +272,7 @@ static const struct job_ops backup_job_ops = {
     .co_abort = co_backup_abort,
     .co_clean = co_backup_clean,
     .cancel = cancel_backup,
+    .set_speed = set_speed,
 };
 
 bool job_is_backup(const struct job *job)

@@ -100,14 +100,19 @@ struct json_value *json_double_new(double value)
     return json;
 }
 
-struct json_value *json_string_new(const char *value)
+struct json_value *json_string_take(char *value)
 {
     g_assert(value != NULL);
 
     struct json_value *json = value_new(JSON_STRING);
 
-    json->string = g_strdup(value);
+    json->string = value;
     return json;
+}
+
+struct json_value *json_string_new(const char *value)
+{
+    return json_string_take(g_strdup(value));
 }
 
 struct json_value *json_list_new(void)

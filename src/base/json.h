@@ -39,6 +39,7 @@ struct json_value *json_int_new(int64_t value);
 struct json_value *json_uint_new(uint64_t value); /* JSON_INT if it fits */
 struct json_value *json_double_new(double value);
 struct json_value *json_string_new(const char *value); /* UTF-8, copied */
+struct json_value *json_string_take(char *value); /* as above, taken over */
 struct json_value *json_list_new(void);
 struct json_value *json_dict_new(void);
 struct json_value *json_copy(const struct json_value *value); /* deep */

@@ -110,6 +110,23 @@ static void resize_all(struct block_hook *hook,
     }
 }
 
+/* The node has let go of the hook. */
+static void free_set(struct block_hook *hook, struct block_node *node)
+{
+    struct dirty_bitmap_set *set =
+        LIST_ENTRY(hook, struct dirty_bitmap_set, hook);
+    struct list *link;
+
+    (void)node;
+    while ((link = list_take_first(&set->bitmaps)) != NULL) {
+        struct dirty_bitmap *bitmap = bitmap_of(link);
+        g_assert(bitmap->holder == NULL);
+        bitmap->set = NULL;
+        dirty_bitmap_free(bitmap);
+    }
+    g_free(set);
+}
+
 static struct dirty_bitmap_set *set_of(struct block_node *node)
 {
     struct block_hook *hook = block_hook_find(node, BLOCK_HOOK_BITMAP);
@@ -127,6 +144,7 @@ void dirty_bitmap_prepare_node(struct block_node *node)
     set->hook.stage = BLOCK_HOOK_BITMAP;
     set->hook.try_before_write = record_write;
     set->hook.resized = resize_all;
+    set->hook.node_closing = free_set;
     set->node = node;
     list_init(&set->bitmaps);
     block_hook_add(node, &set->hook);
@@ -135,17 +153,11 @@ void dirty_bitmap_prepare_node(struct block_node *node)
 void dirty_bitmap_release_node(struct block_node *node)
 {
     struct dirty_bitmap_set *set = set_of(node);
-    struct list *link;
 
-    if (set == NULL) {
-        return;
+    if (set != NULL) {
+        block_hook_remove(&set->hook);
+        free_set(&set->hook, node);
     }
-    block_hook_remove(&set->hook);
-    while ((link = list_take_first(&set->bitmaps)) != NULL) {
-        bitmap_of(link)->set = NULL;
-        dirty_bitmap_free(bitmap_of(link));
-    }
-    g_free(set);
 }
 
 /*
