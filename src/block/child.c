@@ -33,17 +33,33 @@ static bool names_child(const struct json_value *value)
     return json_type_of(value) != JSON_STRING || *json_get_string(value) != 0;
 }
 
+static int error_too_deep(GError **err)
+{
+    return error_set(err, -ELOOP,
+                     "more than %d nodes on top of each other are not "
+                     "supported",
+                     BLOCK_DEPTH_MAX);
+}
+
 int block_refs_collect(struct block_graph *graph,
-                       const struct block_driver *driver,
                        const struct json_value *options,
+                       unsigned int level,
                        GPtrArray *ret_nodes,
                        GError **err)
 {
+    const struct block_driver *driver =
+        block_driver_find(graph, json_dict_string(options, "driver", ""));
+
+    if (driver == NULL) {
+        return 0; /* opening it says so */
+    }
+    if (level > BLOCK_DEPTH_MAX) {
+        return error_too_deep(err);
+    }
     for (size_t i = 0; i < count_roles(driver); i++) {
         const struct json_value *value =
             json_dict_get(options, driver->children[i].name);
-        const struct block_driver *nested;
-        int ret;
+        int ret = 0;
 
         if (!names_child(value)) {
             continue;
@@ -56,14 +72,9 @@ int block_refs_collect(struct block_graph *graph,
                 return -ENOENT;
             }
             g_ptr_array_add(ret_nodes, node);
-            continue;
+        } else {
+            ret = block_refs_collect(graph, value, level + 1, ret_nodes, err);
         }
-        nested =
-            block_driver_find(graph, json_dict_string(value, "driver", ""));
-        if (nested == NULL) {
-            continue; /* opening it says so */
-        }
-        ret = block_refs_collect(graph, nested, value, ret_nodes, err);
         if (ret < 0) {
             return ret;
         }
@@ -186,7 +197,15 @@ void co_block_edges_release(struct block_node *node)
     node->edges = NULL;
 }
 
-void block_path_build(struct block_node *node)
+static gint deeper_first(gconstpointer a, gconstpointer b)
+{
+    const struct block_node *const *left = a;
+    const struct block_node *const *right = b;
+
+    return (gint)(*right)->depth - (gint)(*left)->depth;
+}
+
+int block_path_build(struct block_node *node, GError **err)
 {
     GPtrArray *path = g_ptr_array_new();
 
@@ -194,12 +213,15 @@ void block_path_build(struct block_node *node)
     for (size_t i = 0; i < node->edge_count; i++) {
         const struct block_node *child = node->edges[i].user.node;
 
+        node->depth = MAX(node->depth, child->depth + 1);
         for (size_t k = 0; k < child->path_count; k++) {
             if (!g_ptr_array_find(path, child->path[k], NULL)) {
                 g_ptr_array_add(path, child->path[k]);
             }
         }
     }
+    g_ptr_array_sort(path, deeper_first);
     node->path_count = path->len;
     node->path = (struct block_node **)(void *)g_ptr_array_free(path, FALSE);
+    return node->depth > BLOCK_DEPTH_MAX ? error_too_deep(err) : 0;
 }

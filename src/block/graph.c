@@ -283,7 +283,9 @@ int co_block_open(struct block_graph *graph,
     node->by_user = by_user;
     ret = co_block_edges_open(node, options, err);
     if (ret == 0) {
-        block_path_build(node);
+        ret = block_path_build(node, err);
+    }
+    if (ret == 0) {
         ret = co_open_driver(node, options, err);
     }
     if (ret < 0) {
@@ -292,6 +294,9 @@ int co_block_open(struct block_graph *graph,
         return ret;
     }
     node->opening = false;
+    /* It is newer than the children that were opened for it. */
+    list_remove(&node->link);
+    list_prepend(&graph->nodes, &node->link);
     *ret_node = node;
     return 0;
 }
@@ -302,14 +307,9 @@ static int co_choose_home(struct block_graph *graph,
                           struct loop **ret_home,
                           GError **err)
 {
-    const struct block_driver *driver =
-        block_driver_find(graph, json_dict_string(options, "driver", ""));
     g_autoptr(GPtrArray) nodes = g_ptr_array_new();
-    int ret = 0;
+    int ret = block_refs_collect(graph, options, 0, nodes, err);
 
-    if (driver != NULL) {
-        ret = block_refs_collect(graph, driver, options, nodes, err);
-    }
     for (guint i = 1; ret == 0 && i < nodes->len; i++) {
         ret = co_block_join(g_ptr_array_index(nodes, 0),
                             g_ptr_array_index(nodes, i), err);

@@ -31,6 +31,9 @@ struct block_common {
     enum block_detect_zeroes detect_zeroes;
 };
 
+/* Nodes on top of each other; a request nests as deep on its stack. */
+#define BLOCK_DEPTH_MAX 64
+
 /* Requests come in two lanes: a fence closes one, a drain both. */
 enum block_lane {
     BLOCK_LANE_OTHER, /* reads, flushes, questions */
@@ -79,7 +82,9 @@ struct block_node {
     bool by_user;
     struct block_edge *edges; /* owned; the children */
     size_t edge_count;
-    struct block_node **path; /* owned; itself and all below it, once each */
+    unsigned int depth;       /* how many levels are below it */
+    struct block_node **path; /* owned; itself and all below it, once each,
+                                 parents before children */
     size_t path_count;
     struct block_limits limits;
 
@@ -122,12 +127,13 @@ int co_block_edges_open(struct block_node *node,
                         GError **err);
 /* Lets go of the children; nested ones that nobody uses are deleted. */
 void co_block_edges_release(struct block_node *node);
-/* Fills node->path. */
-void block_path_build(struct block_node *node);
-/* All existing nodes that `options` names at any depth, appended. */
+/* Fills node->path and node->depth; too deep is an error. */
+int block_path_build(struct block_node *node, GError **err);
+/* All existing nodes that `options` names at any depth, appended. `level` is
+ * how deep `options` is itself; too deep is an error. */
 int block_refs_collect(struct block_graph *graph,
-                       const struct block_driver *driver,
                        const struct json_value *options,
+                       unsigned int level,
                        GPtrArray *ret_nodes,
                        GError **err);
 

@@ -145,6 +145,13 @@ int co_block_preadv(struct block_node *node,
     return ret;
 }
 
+/* cache.no-flush: durability is not wanted, whatever the request says. */
+static unsigned int wanted_flags(const struct block_node *node,
+                                 unsigned int flags)
+{
+    return node->common.no_flush ? flags & ~(unsigned int)BLOCK_FUA : flags;
+}
+
 /* Makes a write durable if that was asked for and the driver did not do it. */
 static int co_finish_fua(struct block_node *node, unsigned int flags)
 {
@@ -167,6 +174,7 @@ int co_block_child_pwritev(struct block_node *node,
     if (ret < 0) {
         return ret;
     }
+    flags = wanted_flags(node, flags);
     if (bytes == 0) {
         return co_finish_fua(node, flags);
     }

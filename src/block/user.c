@@ -29,7 +29,7 @@ static const char *permission_verb(unsigned int permissions)
 }
 
 /* Sets what the node's holds on its children do, from what its users do. */
-static void refresh_below(struct block_node *node)
+static void refresh_holds(struct block_node *node)
 {
     unsigned int used = BLOCK_PERM_READ;
     unsigned int shared = BLOCK_PERM_ALL;
@@ -47,7 +47,14 @@ static void refresh_below(struct block_node *node)
     for (size_t i = 0; i < node->edge_count; i++) {
         node->edges[i].user.permissions = used;
         node->edges[i].user.shared = shared;
-        refresh_below(node->edges[i].user.node);
+    }
+}
+
+/* ... and so on down. */
+static void refresh_below(struct block_node *node)
+{
+    for (size_t i = 0; i < node->path_count; i++) {
+        refresh_holds(node->path[i]);
     }
 }
 
@@ -77,29 +84,35 @@ static int check_pair(const struct block_node *node,
     return 0;
 }
 
-/* `newcomer` against the node's other users, and so on down. */
-static int check_below(const struct block_node *node,
-                       const struct block_user *newcomer,
-                       GError **err)
+/* `newcomer` against the other users of its node. */
+static int check_user(const struct block_user *newcomer, GError **err)
 {
-    int ret;
+    const struct block_node *node = newcomer->node;
 
     LIST_FOREACH(link, &node->users) {
         const struct block_user *user =
             LIST_ENTRY(link, struct block_user, link);
+        int ret = user == newcomer ? 0 : check_pair(node, newcomer, user, err);
 
-        if (user == newcomer) {
-            continue;
-        }
-        ret = check_pair(node, newcomer, user, err);
         if (ret < 0) {
             return ret;
         }
     }
-    for (size_t i = 0; i < node->edge_count; i++) {
-        ret = check_below(node->edges[i].user.node, &node->edges[i].user, err);
-        if (ret < 0) {
-            return ret;
+    return 0;
+}
+
+/* The holds of the node and of all below it against their neighbours. */
+static int check_below(const struct block_node *node, GError **err)
+{
+    for (size_t i = 0; i < node->path_count; i++) {
+        const struct block_node *below = node->path[i];
+
+        for (size_t k = 0; k < below->edge_count; k++) {
+            int ret = check_user(&below->edges[k].user, err);
+
+            if (ret < 0) {
+                return ret;
+            }
         }
     }
     return 0;
@@ -120,7 +133,10 @@ int block_attach(struct block_node *node, struct block_user *user, GError **err)
     list_append(&node->users, &user->link);
     user->node = node;
     refresh_below(node);
-    ret = check_below(node, user, err);
+    ret = check_user(user, err);
+    if (ret == 0) {
+        ret = check_below(node, err);
+    }
     if (ret < 0) {
         block_detach(user);
     }
