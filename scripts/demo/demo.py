@@ -160,9 +160,7 @@ class Demo:
 
     def stored_now(self):
         """Bytes by disk in the newest point."""
-        points = sorted((path for path in self.repository.rglob(
-            "manifest.json")), key=lambda path: path.stat().st_mtime)
-        newest = points[-1].parent
+        newest = pathlib.Path(self.points()[-1]).parent
         return {name: sum(path.stat().st_blocks * 512
                           for path in newest.iterdir()
                           if path.name.startswith(f"{name}."))
@@ -235,8 +233,10 @@ class Demo:
             "both jobs have ended, neither with success")
 
     def points(self):
-        return sorted(str(path) for path in
-                      self.repository.rglob("manifest.json"))
+        """Manifests of the points, oldest first."""
+        found = self.repository.glob("[!.]*/manifest.json")
+        return sorted(map(str, found),
+                      key=lambda path: os.stat(path).st_mtime_ns)
 
     def second_backup(self):
         result, seconds, changes = self.backup("incremental")

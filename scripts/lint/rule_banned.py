@@ -40,7 +40,7 @@ SOCKET_CALLS = {"recv", "recvmsg", "send", "sendmsg", "sendfile"}
 ALLOWED = [
     (r"src/loop/", set(EDGE), "the loop itself"),
     (r"src/repo/|src/cli/", set(EDGE), "a program without a loop"),
-    (r"src/daemon/", {"read", "write", "fsync"},
+    (r"src/daemon/", {"read", "write", "pwrite", "fsync"},
      "start-up and shut-down, before and after the loop"),
     (r"src/drivers/file[a-z_]*\.c", set(EDGE),
      "in co_offload(), or inline where it cannot wait"),

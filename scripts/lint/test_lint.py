@@ -8,6 +8,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import rule_banned  # noqa: E402
+import rule_braces  # noqa: E402
 import rule_dev  # noqa: E402
 import rule_format  # noqa: E402
 import rule_headers  # noqa: E402
@@ -145,3 +146,11 @@ def test_dev_refuses_a_test_that_nobody_runs(tree):
     assert "never runs" in rule_dev.check(root)[0]
     tree("tests/unit/base/meson.build", "foreach name : ['list']\n")
     assert rule_dev.check(root) == []
+
+
+def test_braces_wants_them_around_one_line_too(tree):
+    root = tree("src/base/a.c", "void f(void)\n{\n    if (a)\n        b();\n"
+                "    else if (c) {\n        d();\n    } else\n        e();\n"
+                "    do {\n        g();\n    } while (h);\n}\n")
+    assert [problem.split(":")[1] for problem in rule_braces.check(root)] == [
+        "3", "7"]

@@ -38,9 +38,9 @@ static void connection_gone(struct loop_message *message)
 {
     struct nbd_client *client = LIST_ENTRY(message, struct nbd_client, gone);
 
-    g_mutex_lock(&client->export->lock);
+    pthread_mutex_lock(&client->export->lock);
     list_remove(&client->export_link);
-    g_mutex_unlock(&client->export->lock);
+    pthread_mutex_unlock(&client->export->lock);
     free_client(client);
 }
 
@@ -51,9 +51,9 @@ static void connection_stopped(void *opaque)
     struct nbd_export *export = client->export;
     bool over = nbd_connection_is_over(client->connection);
 
-    g_mutex_lock(&export->lock);
+    pthread_mutex_lock(&export->lock);
     client->running = false;
-    g_mutex_unlock(&export->lock);
+    pthread_mutex_unlock(&export->lock);
     co_queue_wake_all(&export->stopped);
     if (over) {
         loop_post(block_graph_main(export->list->graph), &client->gone);
@@ -87,23 +87,23 @@ static void connect_client(struct nbd_client *client,
     if (export->shutting_down || client->server->stopping) {
         nbd_connection_drop(client->connection);
     }
-    g_mutex_lock(&export->lock);
+    pthread_mutex_lock(&export->lock);
     list_append(&export->clients, &client->export_link);
     if (export->home) {
         start_connection(export, client);
     }
-    g_mutex_unlock(&export->lock);
+    pthread_mutex_unlock(&export->lock);
 }
 
 static bool any_running(struct nbd_export *export)
 {
     bool running = false;
 
-    g_mutex_lock(&export->lock);
+    pthread_mutex_lock(&export->lock);
     LIST_FOREACH(link, &export->clients) {
         running |= LIST_ENTRY(link, struct nbd_client, export_link)->running;
     }
-    g_mutex_unlock(&export->lock);
+    pthread_mutex_unlock(&export->lock);
     return running;
 }
 
@@ -111,7 +111,7 @@ void co_nbd_clients_quiesce(struct block_user *user)
 {
     struct nbd_export *export = LIST_ENTRY(user, struct nbd_export, user);
 
-    g_mutex_lock(&export->lock);
+    pthread_mutex_lock(&export->lock);
     export->home = NULL;
     LIST_FOREACH(link, &export->clients) {
         struct nbd_client *client =
@@ -121,7 +121,7 @@ void co_nbd_clients_quiesce(struct block_user *user)
             nbd_connection_quiesce(client->connection);
         }
     }
-    g_mutex_unlock(&export->lock);
+    pthread_mutex_unlock(&export->lock);
     while (any_running(export)) {
         co_queue_wait(&export->stopped);
     }
@@ -131,7 +131,7 @@ void nbd_clients_resume(struct block_user *user)
 {
     struct nbd_export *export = LIST_ENTRY(user, struct nbd_export, user);
 
-    g_mutex_lock(&export->lock);
+    pthread_mutex_lock(&export->lock);
     export->home = loop_current();
     LIST_FOREACH(link, &export->clients) {
         struct nbd_client *client =
@@ -142,7 +142,7 @@ void nbd_clients_resume(struct block_user *user)
             start_connection(export, client);
         }
     }
-    g_mutex_unlock(&export->lock);
+    pthread_mutex_unlock(&export->lock);
 }
 
 static struct nbd_export *export_of(const struct nbd_offer *offer)

@@ -45,7 +45,7 @@ void export_list_free(struct export_list *list)
 
 static void free_export(struct nbd_export *export)
 {
-    g_mutex_clear(&export->lock);
+    pthread_mutex_destroy(&export->lock);
     g_free(export->id);
     g_free(export->name);
     g_free(export->description);
@@ -220,7 +220,7 @@ static struct nbd_export *new_export(struct export_list *list,
         .co_quiesce = co_nbd_clients_quiesce,
         .resume = nbd_clients_resume,
     };
-    g_mutex_init(&export->lock);
+    pthread_mutex_init(&export->lock, NULL);
     list_init(&export->link);
     list_init(&export->clients);
     co_queue_init(&export->stopped);

@@ -135,11 +135,13 @@ int nbd_request_check(const struct nbd_connection *connection,
     if (command->modifies && !connection->options.writable) {
         return -EPERM;
     }
-    if (!bytes_range_within(header->offset, header->length,
-                            connection->options.size_bytes)) {
-        return -command->beyond_end;
+    if (check_length(connection, header) < 0) {
+        return -EINVAL;
     }
-    return check_length(connection, header);
+    return bytes_range_within(header->offset, header->length,
+                              connection->options.size_bytes)
+               ? 0
+               : -command->beyond_end;
 }
 
 /* A buffer for requests of its size class, aligned for direct I/O. */
