@@ -294,6 +294,9 @@ int co_block_open(struct block_graph *graph,
         return ret;
     }
     node->opening = false;
+    /* It is newer than the children that were opened for it. */
+    list_remove(&node->link);
+    list_prepend(&graph->nodes, &node->link);
     *ret_node = node;
     return 0;
 }
