@@ -94,7 +94,8 @@ def machine(folder, rounds, runtime):
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         models = [line.split(":")[1].strip() for line in file
                   if line.startswith("model name")]
-    file_system = version("stat", "-f", "-c", "%T", str(folder))
+    file_system = version("findmnt", "-n", "-o", "FSTYPE", "-T",
+                          str(folder))
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
     commit = version("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
     qsd = version("qemu-storage-daemon", "--version").split("version ")[-1]
