@@ -6,6 +6,10 @@
  * (QAPI's `int` and `size`). A value is owned by one holder; putting it into a
  * list or dict hands it over. Reading QMP's dialect from a stream is done by
  * qmp/json_reader.h. Not shared between threads; handing over is fine.
+ *
+ * Strings are UTF-8 and end with NUL. A U+0000 that a client sent inside one is
+ * kept as the bytes C0 80 and written as \u0000 again, so that an `id` comes
+ * back as it was; schema_check() refuses it wherever a string is asked for.
  */
 #ifndef BASE_JSON_H
 #define BASE_JSON_H
@@ -35,11 +39,11 @@ struct json_value *json_int_new(int64_t value);
 struct json_value *json_uint_new(uint64_t value); /* JSON_INT if it fits */
 struct json_value *json_double_new(double value);
 struct json_value *json_string_new(const char *value); /* UTF-8, copied */
+struct json_value *json_string_take(char *value); /* as above, taken over */
 struct json_value *json_list_new(void);
 struct json_value *json_dict_new(void);
 struct json_value *json_copy(const struct json_value *value); /* deep */
-void json_free(struct json_value *value); /* NULL is fine; deep, not recursive
-                                             beyond the reader's limit */
+void json_free(struct json_value *value); /* NULL is fine; deep */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(json_value, json_free)
 
 enum json_type json_type_of(const struct json_value *value);

@@ -14,6 +14,7 @@
 #define BASE_SCHEMA_H
 
 #include "base/json.h"
+#include "base/keyval.h"
 
 enum schema_kind {
     SCHEMA_ANY,  /* any JSON value */
@@ -68,27 +69,27 @@ extern const struct schema_type schema_uint32;
 extern const struct schema_type schema_size;
 extern const struct schema_type schema_string_list;
 
+/* How deep a checked value may nest, lists and structs counted together: a
+ * bound for the stack, far above what any tree of nodes needs. */
+#define SCHEMA_NESTING_MAX 32
+
 /* Is `value` of `type`, wholly: nothing missing, unknown, ill-typed or out of
- * range? Returns 0, or -EINVAL with a sentence that names the member by its
- * path ("arguments.file.filename"). `what` starts that path. */
+ * range? A tag that is absent takes its `fallback`, if it has one; otherwise a
+ * fallback is for the reference page only, and nothing is filled in. A value of
+ * a union's tag that has no branch adds no members.
+ * Returns 0, or -EINVAL with a sentence that names the member by its path
+ * ("arguments.file.filename"). `what` starts that path (NULL: nothing does). */
 int schema_check(const struct schema_type *type,
                  const struct json_value *value,
                  const char *what,
                  GError **err);
 
-/* Parses QEMU's dotted key=value form ("driver=raw,file.driver=file,
- * file.filename=a,,b": a doubled comma stands for one; list indices are
- * numbers: "inject-error.0.event=x") into a tree whose scalars are strings.
- * A first part without '=' becomes the value of `implied_key` (NULL: refused;
- * elsewhere "flag" means flag=on and "noflag" is refused).
- * Returns NULL with err set on repeated or contradictory keys. Owned by the
- * caller. */
-struct json_value *keyval_parse(const char *text,
-                                const char *implied_key,
-                                GError **err);
-
-/* Turns the strings in a keyval tree into what `type` asks for (on/off, yes/no,
- * true/false; numbers with size suffixes) and checks it as schema_check().
+/* Turns the strings in a keyval tree into what `type` asks for and checks it as
+ * schema_check(): on/off, yes/no, true/false, y/n; integers in decimal or with
+ * 0x; sizes with a binary suffix ("64k", "1.5G"); a dict whose keys are 0, 1,
+ * 2... where a list is asked for. What is no string is only checked.
+ * Of an alternate, a string takes the string or enum branch (else its one
+ * scalar branch), a dict the struct or union branch (else the list branch).
  * Returns a new tree, NULL with err set. */
 struct json_value *schema_coerce(const struct schema_type *type,
                                  const struct json_value *value,

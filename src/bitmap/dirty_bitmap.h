@@ -49,7 +49,8 @@ void dirty_bitmap_prepare_node(struct block_node *node);
 void dirty_bitmap_attach(struct block_node *node, struct dirty_bitmap **bitmap);
 /* Takes it off the node again; owned by the caller. */
 struct dirty_bitmap *dirty_bitmap_detach(struct dirty_bitmap *bitmap);
-/* Frees all bitmaps of a node that is being closed; none may be busy. */
+/* Frees all bitmaps of a node; none may be busy. A node that is being closed
+ * does this by itself. */
 void dirty_bitmap_release_node(struct block_node *node);
 
 /* By name; NULL: none. */
@@ -68,6 +69,7 @@ bool dirty_bitmap_is_enabled(const struct dirty_bitmap *bitmap);
 /* Busy: frozen, or held by an export or job; then it may not be changed,
  * removed, merged or used by another. The holder is named in refusals. */
 bool dirty_bitmap_is_busy(const struct dirty_bitmap *bitmap);
+/* `holder`: the id of the job or export, as the client knows it. */
 void dirty_bitmap_set_busy(struct dirty_bitmap *bitmap,
                            const char *holder); /* borrowed; NULL: not busy */
 /* 0, or -EBUSY with a sentence that names bitmap, node and holder. */

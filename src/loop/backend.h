@@ -40,6 +40,9 @@ struct io_request {
     int64_t result; /* count, events or negative errno */
     /* Called once on the loop's thread, later than submit() returned. */
     void (*done)(struct io_request *request);
+    /* The backend's own, from submit() to done(). */
+    struct list link;
+    struct loop_message message;
 };
 
 struct loop_backend {
@@ -48,7 +51,7 @@ struct loop_backend {
     void (*close)(void *state);
     /* Takes an operation on; it may sit in a batch until the next wait(). */
     void (*submit)(void *state, struct io_request *request);
-    /* Asks for an early end (POLL only); done() still comes. */
+    /* Asks for an early end (POLL only, once); done() still comes. */
     void (*cancel)(void *state, struct io_request *request);
     /* Sends what is batched, runs done() of what has completed and, if nothing
      * had and `deadline_ns` is not past, sleeps until something completes,
@@ -59,8 +62,13 @@ struct loop_backend {
     uint64_t (*now_ns)(void *state);
     uint64_t (*wall_clock_us)(void *state);
     void (*random)(void *state, void *buffer, size_t bytes);
-    /* Which of `count` (> 1) ready tasks runs next; NULL: the oldest. */
+    /* Which of `count` (> 1) ready coroutines runs next; 0 is the one that has
+     * been ready longest. A loop with a chooser then runs no more than that one
+     * in this turn. NULL: each turn runs all that were ready, oldest first. */
     size_t (*choose)(void *state, size_t count);
+    /* An idle loop may call wait(0), now_ns() and its pollers in a tight loop
+     * (loop.h). Not for a clock that stands still meanwhile. */
+    bool may_spin;
 };
 
 #endif

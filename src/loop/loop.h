@@ -45,6 +45,12 @@ void loop_free(struct loop *loop);
 /* Runs callbacks, coroutines and completions until loop_stop(). */
 void loop_run(struct loop *loop);
 
+/* One turn of loop_run(): deliver messages, fire timers, run what is ready, then
+ * completions; with `may_wait`, sleep for them if nothing is left to do. True if
+ * anything ran or is ready to; false: all wait. For a simulator that steps many
+ * loops in one thread; `loop` is the current one during the call. */
+bool loop_run_once(struct loop *loop, bool may_wait);
+
 /* Makes loop_run() return once what is ready now has run. Any thread. */
 void loop_stop(struct loop *loop);
 
@@ -89,6 +95,7 @@ struct loop_timer {
     void (*fire)(struct loop_timer *timer);
     struct loop *loop; /* NULL while idle */
     size_t heap_index; /* the loop's */
+    uint64_t order;    /* the loop's: equal deadlines fire in this order */
 };
 
 void loop_timer_init(struct loop_timer *timer,
