@@ -6,10 +6,10 @@
  * Whatever a string holds, the output is valid JSON in ASCII: bytes that are
  * no UTF-8 (file names may have them) are written as U+FFFD.
  */
-#include "base/json.h"
-
 #include <inttypes.h>
 #include <string.h>
+
+#include "base/json.h"
 
 /* A container being written, and its next child. */
 struct frame {

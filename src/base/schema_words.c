@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Look-ups in schemas, and the words for what is wrong with a value. */
-#include "base/schema_priv.h"
-
 #include <errno.h>
 #include <string.h>
 
 #include "base/error.h"
+#include "base/schema_priv.h"
 
 /* As much of a client's text as an error repeats. */
 #define QUOTE_BYTES_MAX 160
