@@ -51,6 +51,10 @@ struct loop_backend {
     void (*close)(void *state);
     /* Takes an operation on; it may sit in a batch until the next wait(). */
     void (*submit)(void *state, struct io_request *request);
+    /* Transfers (PREADV, PWRITEV) here and now: a count, which may be short, or
+     * a negative errno, -EAGAIN if that would mean to wait. NULL: it always
+     * would. */
+    int64_t (*try_transfer)(void *state, const struct io_request *request);
     /* Asks for an early end (POLL only, once); done() still comes. */
     void (*cancel)(void *state, struct io_request *request);
     /* Sends what is batched, runs done() of what has completed and, if nothing

@@ -38,6 +38,8 @@ void context_switch_stacks(void **save, void *load)
     __attribute__((visibility("hidden")));
 
 #if defined(__x86_64__)
+/* It leaves with a jump: the processor predicts a `ret` from the calls it has
+ * seen, and those were on the other stack. */
 __asm__(".text\n"
         ".p2align 4\n"
         ".globl context_switch_stacks\n"
@@ -58,11 +60,12 @@ __asm__(".text\n"
         "    popq %r12\n"
         "    popq %rbx\n"
         "    popq %rbp\n"
-        "    ret\n"
+        "    popq %rcx\n"
+        "    jmpq *%rcx\n"
         ".size context_switch_stacks, . - context_switch_stacks\n");
 
-/* r15 r14 r13 r12 rbx rbp | entry | 0: the end of every backtrace. After `ret`
- * the stack pointer is 8 short of a multiple of 16, as at any function. */
+/* r15 r14 r13 r12 rbx rbp | entry | 0: the end of every backtrace. After the
+ * jump the stack pointer is 8 short of a multiple of 16, as at any function. */
 # define FRAME_WORDS 8
 # define FRAME_ENTRY 6
 

@@ -12,6 +12,10 @@
  * that happens before the yield is not lost. What waits for more than one
  * thing at once uses co_queue_wait_until() (loop/co_lock.h).
  *
+ * After a move the thread is another one. A pointer to thread-local data must
+ * not be kept across a yield, and that goes for errno: a function that reads it
+ * must not be one that yields (nor be inlined into one).
+ *
  * Functions that may yield carry `co_` in their name and are called from
  * coroutines only.
  */
@@ -39,7 +43,7 @@ void co_enter(coroutine_fn run, void *opaque);
 /* The running coroutine; NULL in a plain callback. */
 struct coroutine *co_self(void);
 
-/* Gives up the thread until co_wake(). */
+/* Gives up the thread until co_wake(). Never keeps it, even if woken before. */
 void co_yield (void);
 
 /* Makes `coroutine` ready to continue on its loop. Any thread. */

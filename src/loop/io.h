@@ -31,8 +31,9 @@ ssize_t co_file_pwritev(int fd,
 int co_file_datasync(int fd);
 int co_file_allocate(int fd, int mode, uint64_t offset, uint64_t bytes);
 
-/* Without waiting, from any context: -EAGAIN when it would have to wait (or
- * the file system cannot tell). */
+/* Without waiting, from coroutines and plain callbacks: -EAGAIN when it would
+ * have to wait (or the file system cannot tell). The count may be short: what
+ * follows would have to wait, or the file ends there. */
 ssize_t file_try_preadv(int fd,
                         const struct iovec *iov,
                         int iov_count,
@@ -63,9 +64,11 @@ int co_poll_until(int fd,
                   short events,
                   struct io_canceller *canceller,
                   uint64_t deadline_ns);
-/* One accepted, non-blocking, close-on-exec connection. */
+/* One accepted, non-blocking, close-on-exec connection. What went wrong with a
+ * single peer is passed over. -EMFILE, -ENFILE, -ENOBUFS and -ENOMEM say that
+ * the peer still waits: do not try again at once. */
 int co_accept(int listen_fd, struct io_canceller *canceller);
-/* What is there, at least one byte; 0 at the end of the stream. */
+/* What is there, at least one byte; 0 at the end of the stream. `bytes` > 0. */
 ssize_t co_recv(int fd,
                 void *buffer,
                 size_t bytes,

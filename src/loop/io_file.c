@@ -178,13 +178,25 @@ int co_offload(int (*call)(void *opaque), void *opaque)
     return (int)co_io_submit(&waiter);
 }
 
-/* A file system that cannot promise not to wait says so in several ways. */
-static ssize_t try_result(ssize_t count)
+static ssize_t try_transfer(enum io_operation operation,
+                            int fd,
+                            const struct iovec *iov,
+                            int iov_count,
+                            uint64_t offset)
 {
-    if (count >= 0) {
-        return count;
+    struct loop *loop = loop_current();
+    const struct io_request request = {
+        .operation = operation,
+        .fd = fd,
+        .iov = iov,
+        .iov_count = iov_count,
+        .offset = offset,
+    };
+
+    if (loop->backend->try_transfer == NULL) {
+        return -EAGAIN;
     }
-    return errno == EOPNOTSUPP || errno == ENOSYS ? -EAGAIN : -errno;
+    return (ssize_t)loop->backend->try_transfer(loop->backend_state, &request);
 }
 
 ssize_t file_try_preadv(int fd,
@@ -192,12 +204,7 @@ ssize_t file_try_preadv(int fd,
                         int iov_count,
                         uint64_t offset)
 {
-    ssize_t count;
-
-    do {
-        count = preadv2(fd, iov, iov_count, (off_t)offset, RWF_NOWAIT);
-    } while (count < 0 && errno == EINTR);
-    return try_result(count);
+    return try_transfer(IO_PREADV, fd, iov, iov_count, offset);
 }
 
 ssize_t file_try_pwritev(int fd,
@@ -205,10 +212,5 @@ ssize_t file_try_pwritev(int fd,
                          int iov_count,
                          uint64_t offset)
 {
-    ssize_t count;
-
-    do {
-        count = pwritev2(fd, iov, iov_count, (off_t)offset, RWF_NOWAIT);
-    } while (count < 0 && errno == EINTR);
-    return try_result(count);
+    return try_transfer(IO_PWRITEV, fd, iov, iov_count, offset);
 }

@@ -235,6 +235,26 @@ static void uring_cancel(void *state, struct io_request *request)
     }
 }
 
+/* A file system that cannot promise not to wait says so in several ways. */
+static int64_t uring_try_transfer(void *state, const struct io_request *request)
+{
+    const off_t offset = (off_t)request->offset;
+    ssize_t count;
+
+    (void)state;
+    do {
+        count = request->operation == IO_PREADV
+                    ? preadv2(request->fd, request->iov, request->iov_count,
+                              offset, RWF_NOWAIT)
+                    : pwritev2(request->fd, request->iov, request->iov_count,
+                               offset, RWF_NOWAIT);
+    } while (count < 0 && errno == EINTR);
+    if (count >= 0) {
+        return count;
+    }
+    return errno == EOPNOTSUPP || errno == ENOSYS ? -EAGAIN : -errno;
+}
+
 static bool arm_wake(struct uring *uring)
 {
     struct io_uring_sqe *sqe = uring->wake_armed ? NULL : get_entry(uring);
@@ -430,6 +450,7 @@ const struct loop_backend loop_uring_backend = {
     .open = uring_open,
     .close = uring_close,
     .submit = uring_submit,
+    .try_transfer = uring_try_transfer,
     .cancel = uring_cancel,
     .wait = uring_wait,
     .wake = uring_wake,

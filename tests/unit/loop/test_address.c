@@ -276,6 +276,8 @@ static int connect_loopback_4(unsigned port)
 static void families_are_chosen(void **state)
 {
     int fd = listen_at("type=inet,host=,port=0", NULL);
+    int keep_alive = 0;
+    socklen_t bytes = sizeof(keep_alive);
 
     (void)state;
     assert_ready_for_loop(fd);
@@ -287,6 +289,9 @@ static void families_are_chosen(void **state)
     socket_close_listener(fd);
     fd = listen_at("type=inet,host=localhost,port=0,keep-alive=on", NULL);
     assert_int_equal(family_of(fd), AF_INET);
+    assert_int_equal(
+        getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &keep_alive, &bytes), 0);
+    assert_int_equal(keep_alive, 1);
     socket_close_listener(fd);
     fd = listen_at("type=inet,host=,port=0,ipv6=off", NULL);
     assert_int_equal(family_of(fd), AF_INET);

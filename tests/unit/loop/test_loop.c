@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "loop_test.h"
 
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -233,6 +239,45 @@ static void pollers_do_not_hold_up_timers(void **state)
     run_in_loop(sleep_with_poller, &sleepy);
 }
 
+/* A child whose io_uring_setup() fails with `error` tries to make a loop and
+ * says whether the sentence has `words` in it. */
+static bool child_is_told(int error, const char *words)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_io_uring_setup, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)error),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const struct sock_fprog program = { G_N_ELEMENTS(filter), filter };
+    GError *err = NULL;
+    int status = 0;
+    pid_t child = fork();
+
+    if (child == 0) {
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+            prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0) {
+            _exit(2);
+        }
+        _exit(loop_new(&loop_uring_backend, "main", &err) == NULL &&
+                      strstr(err->message, "event loop 'main'") != NULL &&
+                      strstr(err->message, words) != NULL
+                  ? 0
+                  : 1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return status == 0;
+}
+
+static void a_missing_io_uring_is_explained(void **state)
+{
+    (void)state;
+    assert_true(child_is_told(ENOSYS, "this kernel has no io_uring"));
+    assert_true(child_is_told(EPERM, "kernel.io_uring_disabled"));
+    assert_true(child_is_told(ENOMEM, "ulimit -l"));
+    assert_true(child_is_told(EMFILE, "Too many open files"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -242,6 +287,7 @@ int main(void)
         cmocka_unit_test(threads_start_and_stop_at_once),
         cmocka_unit_test(messages_wake_a_sleeping_loop),
         cmocka_unit_test(clocks_and_chance_are_the_machines),
+        cmocka_unit_test(a_missing_io_uring_is_explained),
         cmocka_unit_test(pollers_do_not_hold_up_timers),
     };
 
