@@ -64,13 +64,16 @@ static void on_copied(void *opaque, uint64_t bytes)
     job_progress_add_done(backup->job, bytes);
 }
 
-static void on_failed(void *opaque, enum block_copy_side side, int error)
+static void on_failed(void *opaque, enum block_copy_side side, bool foreground)
 {
     struct backup *backup = opaque;
 
-    (void)error; /* told with the job's end */
-    job_report_error(backup->job, side == BLOCK_COPY_SOURCE ? "read" : "write",
-                     "report");
+    if (!foreground) {
+        job_report_error(backup->job,
+                         side == BLOCK_COPY_SOURCE ? "read" : "write",
+                         "report");
+    }
+    job_wake(backup->job);
 }
 
 /* --- The work, home thread ------------------------------------------------ */
@@ -87,6 +90,7 @@ static void co_keep_to_speed(struct backup *backup, uint64_t bytes)
     backup->speed_allows_ns = max_u64(backup->speed_allows_ns, loop_now_ns()) +
                               (uint64_t)((double)bytes * 1e9 / (double)speed);
     while (loop_now_ns() < backup->speed_allows_ns &&
+           !block_copy_is_over(backup->copy) &&
            !co_job_pause_point(backup->job)) {
         co_job_sleep_until(backup->job, backup->speed_allows_ns);
     }
@@ -451,9 +455,10 @@ static bool next_run(struct backup *backup,
     }
     *ret_offset = max_u64(start, round_down(offset, cluster));
     *ret_end = min_u64(round_up(offset + bytes, cluster), size_bytes);
-    /* Neighbouring runs may share a cluster, or touch. */
-    while (*ret_end < size_bytes && bitmap_get(bits, *ret_end) &&
-           bitmap_next_set(bits, *ret_end, UINT64_MAX, &offset, &bytes)) {
+    /* Runs that share a cluster, or touch once rounded, are one. */
+    while (*ret_end < size_bytes &&
+           bitmap_next_set(bits, *ret_end, UINT64_MAX, &offset, &bytes) &&
+           round_down(offset, cluster) <= *ret_end) {
         *ret_end = min_u64(round_up(offset + bytes, cluster), size_bytes);
     }
     return true;

@@ -147,7 +147,7 @@ void co_block_copy_settle(struct block_copy *copy)
     }
 }
 
-static bool is_over(const struct block_copy *copy)
+bool block_copy_is_over(const struct block_copy *copy)
 {
     return copy->stopped || copy->error != 0;
 }
@@ -155,12 +155,14 @@ static bool is_over(const struct block_copy *copy)
 static void fail(struct block_copy *copy,
                  enum block_copy_side side,
                  uint64_t offset,
-                 int error)
+                 int error,
+                 bool foreground)
 {
     if (copy->error == 0) {
         copy->error = error;
         copy->error_side = side;
         copy->error_offset = offset;
+        copy->events.failed(copy->events.opaque, side, foreground);
     }
     co_queue_wake_all(&copy->transfer_ended);
 }
@@ -222,13 +224,8 @@ static void task_end(struct copy_task *task, enum block_copy_side side, int ret)
         copy->in_flight_bytes -= task->bytes;
     }
     if (ret < 0) {
-        bool is_first = copy->error == 0;
-
         bitmap_set(copy->remaining, task->offset, task->bytes);
-        fail(copy, side, task->offset, ret);
-        if (is_first && !task->foreground) {
-            copy->events.failed(copy->events.opaque, side, ret);
-        }
+        fail(copy, side, task->offset, ret, task->foreground);
     } else {
         copy->events.copied(copy->events.opaque, task->bytes);
     }
@@ -359,20 +356,22 @@ uint64_t co_block_copy_step(struct block_copy *copy, uint64_t *cursor)
     uint64_t bytes;
     bool is_zero;
 
-    while (!is_over(copy) &&
+    while (!block_copy_is_over(copy) &&
            (copy->tasks >= BLOCK_COPY_TASKS_MAX ||
             copy->in_flight_bytes >= BLOCK_COPY_IN_FLIGHT_BYTES)) {
         co_queue_wait(&copy->transfer_ended);
     }
-    if (is_over(copy) || !bitmap_next_set(copy->remaining, *cursor,
-                                          ZERO_RUN_BYTES, &offset, &run)) {
+    if (block_copy_is_over(copy) ||
+        !bitmap_next_set(copy->remaining, *cursor, ZERO_RUN_BYTES, &offset,
+                         &run)) {
         return 0;
     }
     if (run >= ASK_STATUS_BYTES) {
         co_learn_extent(copy, offset, run);
         /* Guests may have been served meanwhile: look again. */
-        if (is_over(copy) || !bitmap_next_set(copy->remaining, offset,
-                                              ZERO_RUN_BYTES, &offset, &run)) {
+        if (block_copy_is_over(copy) ||
+            !bitmap_next_set(copy->remaining, offset, ZERO_RUN_BYTES, &offset,
+                             &run)) {
             return 0;
         }
     }
@@ -415,7 +414,7 @@ bool block_copy_is_saved(const struct block_copy *copy,
 {
     uint64_t start, end;
 
-    if (is_over(copy)) {
+    if (block_copy_is_over(copy)) {
         return true;
     }
     cover(copy, offset, bytes, &start, &end);
@@ -434,13 +433,13 @@ static bool co_wait_for_room(struct block_copy *copy,
 {
     uint64_t deadline_ns = loop_now_ns() + BLOCK_COPY_SAVE_WAIT_NS;
 
-    while (!is_over(copy) && copy->saved_bytes > 0 &&
+    while (!block_copy_is_over(copy) && copy->saved_bytes > 0 &&
            copy->saved_bytes + bytes > BLOCK_COPY_SAVED_BYTES_MAX) {
         if (!co_queue_wait_until(&copy->transfer_ended, deadline_ns)) {
-            fail(copy, BLOCK_COPY_TARGET, offset, -ETIMEDOUT);
+            fail(copy, BLOCK_COPY_TARGET, offset, -ETIMEDOUT, true);
         }
     }
-    return !is_over(copy);
+    return !block_copy_is_over(copy);
 }
 
 /* Saves the clusters of one run, as far as they are still to be saved once
@@ -474,7 +473,7 @@ void co_block_copy_save(struct block_copy *copy,
     struct range_hold hold;
 
     cover(copy, offset, bytes, &start, &end);
-    while (!is_over(copy) &&
+    while (!block_copy_is_over(copy) &&
            first_remaining(copy, start, end, &run_offset, &run_bytes)) {
         co_save_run(copy, run_offset, min_u64(run_bytes, end - run_offset));
     }

@@ -55,8 +55,8 @@ enum block_copy_side {
 struct block_copy_events {
     /* `bytes` more have arrived on the target. */
     void (*copied)(void *opaque, uint64_t bytes);
-    /* The first failure of a background transfer. */
-    void (*failed)(void *opaque, enum block_copy_side side, int error);
+    /* The first failure. `foreground`: of saving what a guest overwrites. */
+    void (*failed)(void *opaque, enum block_copy_side side, bool foreground);
     void *opaque;
 };
 
@@ -94,6 +94,8 @@ void co_block_copy_save(struct block_copy *copy,
 
 /* No new transfers, nothing is saved any more. Idempotent. */
 void block_copy_stop(struct block_copy *copy);
+/* Has it failed or been stopped? */
+bool block_copy_is_over(const struct block_copy *copy);
 /* Returns when no transfer is under way. */
 void co_block_copy_settle(struct block_copy *copy);
 

@@ -126,6 +126,8 @@ bool job_is_cancelled(const struct job *job);
 /* Home thread: sleeps at most until `deadline_ns`; wakes early when the job is
  * cancelled, paused or its speed changes. */
 void co_job_sleep_until(struct job *job, uint64_t deadline_ns);
+/* Home thread: ends such a sleep early. */
+void job_wake(struct job *job);
 
 /* Home thread, error policy "stop": sets the io-status ("nospace" for -ENOSPC,
  * else "failed") and asks for a pause as if the user had; the next pause point

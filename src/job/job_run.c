@@ -152,6 +152,11 @@ void co_job_sleep_until(struct job *job, uint64_t deadline_ns)
     }
 }
 
+void job_wake(struct job *job)
+{
+    co_queue_wake_all(&job->sleepers);
+}
+
 void job_stop_on_error(struct job *job, int error)
 {
     atomic_store(&job->pause_reason,

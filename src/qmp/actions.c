@@ -124,22 +124,22 @@ int co_actions_run(struct engine *engine,
 {
     g_autoptr(GPtrArray) jobs = g_ptr_array_new();
     struct action_context context = { .engine = engine, .jobs = jobs };
+    struct transaction *transaction;
     int ret = check_actions(actions, grouped, err);
 
     if (ret < 0) {
         return ret;
     }
-    context.transaction = transaction_new(engine->graph);
+    transaction = transaction_new(engine->graph);
     for (size_t i = 0; i < json_list_length(actions); i++) {
         const struct json_value *item = json_list_get(actions, i);
         const struct action_type *type =
             find_type(json_dict_string(item, "type", ""));
 
         transaction_add_action(
-            context.transaction,
-            type->create(&context, json_dict_get(item, "data")));
+            transaction, type->create(&context, json_dict_get(item, "data")));
     }
-    ret = co_transaction_run(&context.transaction, err);
+    ret = co_transaction_run(&transaction, err);
     if (ret == 0) {
         start_jobs(jobs, grouped);
     }

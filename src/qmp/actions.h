@@ -15,7 +15,6 @@
 /* What the actions of one transaction share. */
 struct action_context {
     struct engine *engine;
-    struct transaction *transaction;
     /* Jobs that its actions have made, in order; not started yet. */
     GPtrArray *jobs;
 };
@@ -67,13 +66,15 @@ struct bitmap_view_entry {
 
 /* Finds the node and the entry, and has the node fenced at the instant. Fails
  * if there is no such node. The entry belongs to the transaction. */
-int co_bitmap_view_get(struct action_context *context,
+int co_bitmap_view_get(struct engine *engine,
+                       struct transaction *transaction,
                        const char *node_name,
                        const char *bitmap_name,
                        struct bitmap_view_entry **ret_entry,
                        GError **err);
 /* As above; fails too if there is no such bitmap or it is busy. */
-int co_bitmap_view_get_free(struct action_context *context,
+int co_bitmap_view_get_free(struct engine *engine,
+                            struct transaction *transaction,
                             const char *node_name,
                             const char *bitmap_name,
                             struct bitmap_view_entry **ret_entry,

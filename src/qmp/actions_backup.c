@@ -115,6 +115,7 @@ static int fill_options(struct backup_action *self,
 }
 
 static int co_find_bitmap(struct backup_action *self,
+                          struct transaction *transaction,
                           struct backup_options *options,
                           GError **err)
 {
@@ -124,8 +125,9 @@ static int co_find_bitmap(struct backup_action *self,
     if (name == NULL) {
         return 0;
     }
-    ret = co_bitmap_view_get_free(self->context, block_name(options->source),
-                                  name, &self->entry, err);
+    ret = co_bitmap_view_get_free(self->context->engine, transaction,
+                                  block_name(options->source), name,
+                                  &self->entry, err);
     if (ret < 0) {
         return ret;
     }
@@ -136,12 +138,12 @@ static int co_find_bitmap(struct backup_action *self,
 }
 
 static int co_make_job(struct backup_action *self,
+                       struct transaction *transaction,
                        const struct backup_options *options,
                        GError **err)
 {
-    struct action_context *context = self->context;
-    int ret =
-        co_backup_prepare(context->engine->jobs, options, &self->job, err);
+    int ret = co_backup_prepare(self->context->engine->jobs, options,
+                                &self->job, err);
 
     if (ret < 0) {
         return ret;
@@ -149,7 +151,7 @@ static int co_make_job(struct backup_action *self,
     if (self->entry != NULL) {
         bitmap_view_claim(self->entry, job_id(self->job));
     }
-    transaction_add_node(context->transaction, options->source);
+    transaction_add_node(transaction, options->source);
     return 0;
 }
 
@@ -161,7 +163,6 @@ static int co_prepare_blockdev(struct transaction_action *action,
     struct backup_options options;
     int ret = fill_options(self, &options, err);
 
-    (void)transaction; /* the context holds it */
     if (ret < 0) {
         return ret;
     }
@@ -171,8 +172,8 @@ static int co_prepare_blockdev(struct transaction_action *action,
     if (options.target == NULL) {
         return -ENOENT;
     }
-    ret = co_find_bitmap(self, &options, err);
-    return ret < 0 ? ret : co_make_job(self, &options, err);
+    ret = co_find_bitmap(self, transaction, &options, err);
+    return ret < 0 ? ret : co_make_job(self, transaction, &options, err);
 }
 
 static int co_prepare_drive(struct transaction_action *action,
@@ -186,11 +187,10 @@ static int co_prepare_drive(struct transaction_action *action,
     const char *mode = json_dict_string(self->data, "mode", "absolute-paths");
     int ret = fill_options(self, &options, err);
 
-    (void)transaction; /* the context holds it */
     if (ret < 0) {
         return ret;
     }
-    ret = co_find_bitmap(self, &options, err);
+    ret = co_find_bitmap(self, transaction, &options, err);
     if (ret < 0) {
         return ret;
     }
@@ -204,7 +204,7 @@ static int co_prepare_drive(struct transaction_action *action,
     }
     target_name = g_strdup(block_name(options.target));
     options.owns_target = true;
-    ret = co_make_job(self, &options, err);
+    ret = co_make_job(self, transaction, &options, err);
     if (ret < 0) {
         co_block_del(graph, target_name, NULL);
     }

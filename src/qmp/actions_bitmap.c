@@ -64,12 +64,12 @@ static int co_prepare_add(struct transaction_action *action,
 {
     struct bitmap_action *self = action_of(action);
     const char *name = argument(self, "name");
+    uint64_t granularity = json_dict_uint(self->data, "granularity", 0);
     struct bitmap_view_entry *entry;
     int ret;
 
-    (void)transaction; /* the context holds it */
-    ret = co_bitmap_view_get(self->context, argument(self, "node"), name,
-                             &entry, err);
+    ret = co_bitmap_view_get(self->context->engine, transaction,
+                             argument(self, "node"), name, &entry, err);
     if (ret < 0) {
         return ret;
     }
@@ -84,9 +84,14 @@ static int co_prepare_add(struct transaction_action *action,
                          "leave out 'persistent'",
                          argument(self, "node"));
     }
-    self->owned = dirty_bitmap_new(
-        entry->node, name, json_dict_uint(self->data, "granularity", 0),
-        json_dict_bool(self->data, "disabled", false), err);
+    if (json_dict_get(self->data, "granularity") != NULL && granularity == 0) {
+        return error_set(err, -EINVAL,
+                         "A bitmap's granularity cannot be 0; leave it out "
+                         "for the default");
+    }
+    self->owned =
+        dirty_bitmap_new(entry->node, name, granularity,
+                         json_dict_bool(self->data, "disabled", false), err);
     if (self->owned == NULL) {
         return -EINVAL;
     }
@@ -127,8 +132,8 @@ static int co_prepare_change(struct transaction_action *action,
     struct bitmap_view_entry *entry;
     int ret;
 
-    (void)transaction; /* the context holds it */
-    ret = co_bitmap_view_get_free(self->context, argument(self, "node"),
+    ret = co_bitmap_view_get_free(self->context->engine, transaction,
+                                  argument(self, "node"),
                                   argument(self, "name"), &entry, err);
     if (ret < 0) {
         return ret;
@@ -149,8 +154,9 @@ static int co_prepare_remove(struct transaction_action *action,
     if (ret < 0) {
         return ret;
     }
-    ret = co_bitmap_view_get(self->context, argument(self, "node"),
-                             argument(self, "name"), &entry, err);
+    ret = co_bitmap_view_get(self->context->engine, transaction,
+                             argument(self, "node"), argument(self, "name"),
+                             &entry, err);
     g_assert(ret == 0);
     entry->bitmap = NULL;
     return 0;
@@ -200,6 +206,7 @@ CHANGE_DEFINE(disable, co_prepare_change)
 
 /* A source is a name on the target's node, or {node, name}. */
 static int co_add_source(struct bitmap_action *self,
+                         struct transaction *transaction,
                          const struct json_value *source,
                          GError **err)
 {
@@ -214,7 +221,8 @@ static int co_add_source(struct bitmap_action *self,
         node_name = json_dict_string(source, "node", NULL);
         name = json_dict_string(source, "name", NULL);
     }
-    ret = co_bitmap_view_get_free(self->context, node_name, name, &entry, err);
+    ret = co_bitmap_view_get_free(self->context->engine, transaction, node_name,
+                                  name, &entry, err);
     if (ret < 0) {
         return ret;
     }
@@ -237,8 +245,8 @@ static int co_prepare_merge(struct transaction_action *action,
     struct bitmap_view_entry *entry;
     int ret;
 
-    (void)transaction; /* the context holds it */
-    ret = co_bitmap_view_get_free(self->context, argument(self, "node"),
+    ret = co_bitmap_view_get_free(self->context->engine, transaction,
+                                  argument(self, "node"),
                                   argument(self, "target"), &entry, err);
     if (ret < 0) {
         return ret;
@@ -247,7 +255,7 @@ static int co_prepare_merge(struct transaction_action *action,
     self->node = entry->node;
     self->sources = g_ptr_array_new();
     for (size_t i = 0; i < json_list_length(list); i++) {
-        ret = co_add_source(self, json_list_get(list, i), err);
+        ret = co_add_source(self, transaction, json_list_get(list, i), err);
         if (ret < 0) {
             return ret;
         }

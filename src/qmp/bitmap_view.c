@@ -52,15 +52,15 @@ static struct bitmap_view_entry *co_look_up(struct block_node *node,
     return entry;
 }
 
-int co_bitmap_view_get(struct action_context *context,
+int co_bitmap_view_get(struct engine *engine,
+                       struct transaction *transaction,
                        const char *node_name,
                        const char *bitmap_name,
                        struct bitmap_view_entry **ret_entry,
                        GError **err)
 {
-    GHashTable *view = view_of(context->transaction);
-    struct block_node *node =
-        block_find(context->engine->graph, node_name, err);
+    GHashTable *view = view_of(transaction);
+    struct block_node *node = block_find(engine->graph, node_name, err);
     struct bitmap_view_entry *entry;
     g_autofree char *key = NULL;
 
@@ -73,20 +73,22 @@ int co_bitmap_view_get(struct action_context *context,
     if (entry == NULL) {
         entry = co_look_up(node, bitmap_name);
         g_hash_table_insert(view, g_steal_pointer(&key), entry);
-        transaction_add_node(context->transaction, node);
+        transaction_add_node(transaction, node);
     }
     *ret_entry = entry;
     return 0;
 }
 
-int co_bitmap_view_get_free(struct action_context *context,
+int co_bitmap_view_get_free(struct engine *engine,
+                            struct transaction *transaction,
                             const char *node_name,
                             const char *bitmap_name,
                             struct bitmap_view_entry **ret_entry,
                             GError **err)
 {
     struct bitmap_view_entry *entry;
-    int ret = co_bitmap_view_get(context, node_name, bitmap_name, &entry, err);
+    int ret = co_bitmap_view_get(engine, transaction, node_name, bitmap_name,
+                                 &entry, err);
 
     if (ret < 0) {
         return ret;

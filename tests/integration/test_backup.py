@@ -175,7 +175,7 @@ def test_a_guest_never_pays_for_a_broken_target(daemon):
     qemu_io(daemon.nbd_uri("disk"), "write -P 5 8M 1M")
     end = daemon.qmp.wait_job_gone("job-disk")
     assert "error" in end["data"]
-    qemu_io(disk, "read -P 5 8M 1M")
+    qemu_io(disk, "read -P 5 8M 1M", read_only=True)
 
 
 def test_cancel_keeps_the_bitmap(daemon):
@@ -386,4 +386,4 @@ def test_a_full_target_disk_fails_the_job_alone(daemon, background):
     finally:
         run("umount", "-l", small)
     qemu_io(daemon.nbd_uri("disk"), "write -P 1 0 1M")
-    qemu_io(disk, "read -P 1 0 1M")
+    qemu_io(disk, "read -P 1 0 1M", read_only=True)

@@ -166,7 +166,7 @@ def test_a_hung_target_does_not_hold_the_guest(cohortd, nbd_client,
     hanging_disk.hang()
     daemon.qmp.command(*backup_action("disk", "target"))
     guest.pwrite(b"\x55" * MIB, 0)
-    qemu_io(disk, "read -P 0x55 0 1M")
+    qemu_io(disk, "read -P 0x55 0 1M", read_only=True)
     # Another backup of the same disk starts meanwhile, fence and all.
     new_target(daemon, "other", MIB)
     daemon.qmp.command(*backup_action("disk", "other", job="second"))

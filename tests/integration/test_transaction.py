@@ -59,8 +59,9 @@ def test_a_group_that_fails_keeps_all_bitmaps_and_can_be_repeated(daemon):
     daemon.qmp.transaction(incremental("a"), incremental("b"), grouped=True)
     assert ends(daemon, "job-a", "job-b") == ["COMPLETED", "COMPLETED"]
     qemu_io(daemon.folder / "a-target.raw", "read -P 7 0 128k",
-            "read -P 9 1M 64k")
-    qemu_io(daemon.folder / "b-target.raw", "read -P 7 0 128k")
+            "read -P 9 1M 64k", read_only=True)
+    qemu_io(daemon.folder / "b-target.raw", "read -P 7 0 128k",
+            read_only=True)
 
 
 def test_a_member_without_work_still_waits_for_the_others(daemon):

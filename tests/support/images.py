@@ -95,7 +95,7 @@ def qemu_io(target, *commands, image_format="raw", check=True, read_only=False):
     the test."""
     words = ["qemu-io", "-f", image_format]
     if read_only:
-        words.append("-r")
+        words += ["-r", "-U"]
     for command in commands:
         words += ["-c", command]
     result = run(*words, str(target), check=check)

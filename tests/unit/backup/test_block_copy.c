@@ -33,10 +33,10 @@ static void on_copied(void *opaque, uint64_t bytes)
     ((struct world *)opaque)->copied_bytes += bytes;
 }
 
-static void on_failed(void *opaque, enum block_copy_side side, int error)
+static void on_failed(void *opaque, enum block_copy_side side, bool foreground)
 {
     (void)side;
-    (void)error;
+    (void)foreground;
     ((struct world *)opaque)->failures++;
 }
 
