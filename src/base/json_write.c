@@ -11,6 +11,10 @@
 
 #include "base/json.h"
 
+/* Levels that the pretty form indents: a deep value with many members would
+ * otherwise come out a thousand times as large as it came in. */
+#define INDENT_LEVELS_MAX 16
+
 /* A container being written, and its next child. */
 struct frame {
     const struct json_value *container;
@@ -130,7 +134,7 @@ static void break_line(bool pretty, size_t depth, GString *out)
 {
     if (pretty) {
         g_string_append_c(out, '\n');
-        for (size_t i = 0; i < depth; i++) {
+        for (size_t i = 0; i < MIN(depth, INDENT_LEVELS_MAX); i++) {
             g_string_append(out, "    ");
         }
     }

@@ -139,7 +139,7 @@ static int co_execute(const struct qmp_command *const *tables,
 
     if (json_type_of(request) != JSON_DICT) {
         return error_set(err, -EINVAL,
-                         "a request must be a JSON object, not a %s",
+                         "a request must be a JSON object; this is of type %s",
                          json_type_name(json_type_of(request)));
     }
     name = check_shape(request, err);

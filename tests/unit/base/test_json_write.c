@@ -107,6 +107,23 @@ static void pretty_breaks_lines_and_indents_by_four(void **state)
                                    "}");
 }
 
+static void deep_values_do_not_grow_when_pretty(void **state)
+{
+    (void)state;
+    const size_t depth = 1000;
+    g_autoptr(json_value) value = json_list_new();
+    g_autoptr(GString) text = g_string_new(NULL);
+
+    for (size_t i = 1; i < depth; i++) {
+        struct json_value *outer = json_list_new();
+
+        json_list_append(outer, value);
+        value = outer;
+    }
+    json_write(value, true, text);
+    assert_true(text->len < depth * 2 * 66);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -118,6 +135,7 @@ int main(void)
         cmocka_unit_test(a_kept_nul_is_written_as_one),
         cmocka_unit_test(containers_are_one_line),
         cmocka_unit_test(pretty_breaks_lines_and_indents_by_four),
+        cmocka_unit_test(deep_values_do_not_grow_when_pretty),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
