@@ -68,7 +68,7 @@ def main():
     parser.add_argument("kind", choices=["meson", "junit", "sum"])
     parser.add_argument("files", nargs="*", type=pathlib.Path)
     parser.add_argument("--failed-rings", default="")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     if options.kind == "meson":
         print(*count_meson(options.files[0]))
         return 0

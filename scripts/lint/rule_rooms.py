@@ -20,14 +20,20 @@ def check_arrow(name, room, folder, header):
     return None
 
 
-def check_order(name, path, includes):
-    headers = [header for _, header in includes]
-    own = [header for mark, header in includes
-           if mark == '"' and path.suffix == ".c" and
-           header.split("/")[-1] == path.stem + ".h"]
-    if own and headers[0] != own[0]:
-        return f"{name}: its own header {own[0]} is not included first"
-    marks = "".join(mark for mark, _ in includes[1 if own else 0:])
+def check_order(name, path, folder, includes):
+    """The own header is x.h of x.c, or, where a header is carried out by
+    several files, the one of the same folder that comes first."""
+    def is_sibling(mark, header):
+        return mark == '"' and "/".join(header.split("/")[:-1]) == folder
+
+    exact = [header for mark, header in includes
+             if is_sibling(mark, header) and path.suffix == ".c" and
+             header.split("/")[-1] == path.stem + ".h"]
+    if exact and includes[0][1] != exact[0]:
+        return f"{name}: its own header {exact[0]} is not included first"
+    leads = bool(includes) and path.suffix == ".c" and \
+        is_sibling(*includes[0])
+    marks = "".join(mark for mark, _ in includes[1 if leads else 0:])
     if '"<' in marks:
         return f"{name}: a project header stands before a system header"
     return None
@@ -46,7 +52,7 @@ def check(root):
         for mark, header in includes:
             if mark == '"':
                 problems.append(check_arrow(name, room, folder, header))
-        problems.append(check_order(name, path, includes))
+        problems.append(check_order(name, path, folder, includes))
     for path in c_files(root, ("tests",)):
         name = path.relative_to(root)
         folder = "/".join(path.relative_to(root / "tests").parts[1:-1])

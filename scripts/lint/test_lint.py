@@ -8,6 +8,7 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 import rule_banned  # noqa: E402
+import rule_braces  # noqa: E402
 import rule_dev  # noqa: E402
 import rule_format  # noqa: E402
 import rule_headers  # noqa: E402
@@ -57,6 +58,12 @@ def test_rooms_wants_system_headers_before_other_rooms(tree):
     root = tree("src/job/job.c", '#include "job/job.h"\n'
                 '#include "base/list.h"\n#include <glib.h>\n')
     assert "before a system header" in rule_rooms.check(root)[0]
+
+
+def test_rooms_takes_a_siblings_header_for_the_own(tree):
+    root = tree("src/job/job_run.c", '#include "job/job_priv.h"\n\n'
+                '#include <glib.h>\n\n#include "base/list.h"\n')
+    assert rule_rooms.check(root) == []
 
 
 def test_sizes_refuses_a_long_function(tree):
@@ -139,3 +146,11 @@ def test_dev_refuses_a_test_that_nobody_runs(tree):
     assert "never runs" in rule_dev.check(root)[0]
     tree("tests/unit/base/meson.build", "foreach name : ['list']\n")
     assert rule_dev.check(root) == []
+
+
+def test_braces_wants_them_around_one_line_too(tree):
+    root = tree("src/base/a.c", "void f(void)\n{\n    if (a)\n        b();\n"
+                "    else if (c) {\n        d();\n    } else\n        e();\n"
+                "    do {\n        g();\n    } while (h);\n}\n")
+    assert [problem.split(":")[1] for problem in rule_braces.check(root)] == [
+        "3", "7"]

@@ -52,14 +52,16 @@ int co_backup_prepare(struct job_list *jobs,
 /* The instant. Source fenced. `bitmap` NULL if !has_bitmap. */
 void backup_commit(struct job *job, struct dirty_bitmap *bitmap);
 
-/* What the job has copied or is to copy, for clients that keep raw increments:
- * runs of the job's clusters at or after `start`, at most `limit` of them;
- * `*ret_next` is where to go on, UINT64_MAX at the end. A new list of
- * {offset, length}. */
-struct json_value *co_backup_extents(struct job *job,
-                                     uint64_t start,
-                                     uint64_t limit,
-                                     uint64_t *ret_next);
+/* What a job that is `pending` has copied, for clients that keep raw
+ * increments: runs of whole clusters at or after `start`, at most `limit` of
+ * them, as a new list of {offset, length}; `*ret_next` is where to go on,
+ * UINT64_MAX at the end. Fails if the job has been finalized meanwhile. */
+int co_backup_extents(struct job *job,
+                      uint64_t start,
+                      uint64_t limit,
+                      struct json_value **ret_extents,
+                      uint64_t *ret_next,
+                      GError **err);
 
 /* Is `job` a backup job? */
 bool job_is_backup(const struct job *job);

@@ -111,7 +111,7 @@ bool json_equal(const struct json_value *a, const struct json_value *b);
 
 /* Appends the value's text to `out`: one line, ASCII only (everything else as
  * \u escapes, surrogate pairs above U+FFFF), double quotes, ", " and ": "
- * between. `pretty` breaks lines and indents by four. */
+ * between. `pretty` breaks lines and indents by four (sixteen levels at most). */
 void json_write(const struct json_value *value, bool pretty, GString *out);
 
 #endif

@@ -6,10 +6,14 @@
  * Whatever a string holds, the output is valid JSON in ASCII: bytes that are
  * no UTF-8 (file names may have them) are written as U+FFFD.
  */
-#include "base/json.h"
-
 #include <inttypes.h>
 #include <string.h>
+
+#include "base/json.h"
+
+/* Levels that the pretty form indents: a deep value with many members would
+ * otherwise come out a thousand times as large as it came in. */
+#define INDENT_LEVELS_MAX 16
 
 /* A container being written, and its next child. */
 struct frame {
@@ -130,7 +134,7 @@ static void break_line(bool pretty, size_t depth, GString *out)
 {
     if (pretty) {
         g_string_append_c(out, '\n');
-        for (size_t i = 0; i < depth; i++) {
+        for (size_t i = 0; i < MIN(depth, INDENT_LEVELS_MAX); i++) {
             g_string_append(out, "    ");
         }
     }

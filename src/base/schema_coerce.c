@@ -7,12 +7,11 @@
  * are held to the same rules. What has no place in the type is copied as it is
  * and left for the check to refuse.
  */
-#include "base/schema.h"
-
 #include <errno.h>
 #include <string.h>
 
 #include "base/error.h"
+#include "base/schema.h"
 #include "base/schema_priv.h"
 
 static struct json_value *coerce(const struct schema_type *type,
@@ -117,8 +116,9 @@ static bool parse_size(const char *text, uint64_t *ret)
     uint64_t whole;
     uint64_t fraction = 0;
 
-    if (!parse_digits(text, &whole, &end)) {
-        return false;
+    if (!parse_digits(text, &whole, &end) ||
+        (*end != '\0' && g_ascii_tolower(text[1]) == 'x')) {
+        return false; /* hexadecimal stands alone: is 0x1e a suffix? */
     }
     suffix = strchr(suffixes, g_ascii_tolower(text[length - 1]));
     if (*end != '\0' && suffix != NULL) {

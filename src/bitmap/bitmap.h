@@ -18,7 +18,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-typedef struct bitmap bitmap;
+/* The typedef exists for g_autoptr(owned_bitmap) only. */
+typedef struct bitmap owned_bitmap;
 struct bitmap;
 
 /* All clear. NULL with err set when granularity is not a power of two within
@@ -28,7 +29,7 @@ struct bitmap *bitmap_new(uint64_t size_bytes,
                           uint64_t granularity_bytes,
                           GError **err);
 void bitmap_free(struct bitmap *bitmap);
-G_DEFINE_AUTOPTR_CLEANUP_FUNC(bitmap, bitmap_free)
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(owned_bitmap, bitmap_free)
 
 uint64_t bitmap_size_bytes(const struct bitmap *bitmap);
 uint64_t bitmap_granularity_bytes(const struct bitmap *bitmap);

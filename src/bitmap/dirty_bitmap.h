@@ -16,6 +16,10 @@
  * so the name and the struct dirty_bitmap live through both; what changes is
  * which bits they hold.
  *
+ * Bitmaps follow their disk's size. What a disk grows by is dirty (in the
+ * successor, while frozen). A bitmap that would pass LIMIT_BITMAP_BYTES then
+ * gets a coarser granularity; growing never fails for a bitmap's sake.
+ *
  * Threads: everything here belongs to the node's home thread; the main thread
  * may use it while the node is fenced. Functions never yield.
  */
@@ -49,7 +53,8 @@ void dirty_bitmap_prepare_node(struct block_node *node);
 void dirty_bitmap_attach(struct block_node *node, struct dirty_bitmap **bitmap);
 /* Takes it off the node again; owned by the caller. */
 struct dirty_bitmap *dirty_bitmap_detach(struct dirty_bitmap *bitmap);
-/* Frees all bitmaps of a node that is being closed; none may be busy. */
+/* Frees all bitmaps of a node; none may be busy. A node that is being closed
+ * does this by itself. */
 void dirty_bitmap_release_node(struct block_node *node);
 
 /* By name; NULL: none. */
@@ -68,6 +73,7 @@ bool dirty_bitmap_is_enabled(const struct dirty_bitmap *bitmap);
 /* Busy: frozen, or held by an export or job; then it may not be changed,
  * removed, merged or used by another. The holder is named in refusals. */
 bool dirty_bitmap_is_busy(const struct dirty_bitmap *bitmap);
+/* `holder`: the id of the job or export, as the client knows it. */
 void dirty_bitmap_set_busy(struct dirty_bitmap *bitmap,
                            const char *holder); /* borrowed; NULL: not busy */
 /* 0, or -EBUSY with a sentence that names bitmap, node and holder. */

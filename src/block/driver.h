@@ -25,6 +25,9 @@ struct block_driver {
     const struct schema_type *options; /* STRUCT: members beyond the common */
     const struct block_child_role *children; /* NULL: has none. Children are
         open before co_open. They are options too: list them there. */
+    /* Which of enum block_flags co_pwritev deals with itself. BLOCK_FUA not
+     * among them: the block layer flushes after the write. */
+    unsigned int write_flags;
     /* Opens. `options` is the node's checked dict, common members included.
      * Sets block_set_state(), block_set_size(), block_set_limits(). On failure
      * everything is undone; co_close is not called. */
@@ -88,6 +91,52 @@ void block_set_limits(struct block_node *node,
                       const struct block_limits *limits);
 /* For a driver that had to fall back to read-only (auto-read-only). */
 void block_set_read_only(struct block_node *node);
+
+/*
+ * What drivers use on their children, and hooks on nodes: requests that are
+ * part of one that has passed the gates already. They pass the hooks of `node`,
+ * no gate, and do not count as under way by themselves. Otherwise as the
+ * functions of the same name in block/request.h.
+ */
+int block_child_try_preadv(struct block_node *node,
+                           uint64_t offset,
+                           uint64_t bytes,
+                           const struct iovec *iov,
+                           int iov_count);
+int block_child_try_pwritev(struct block_node *node,
+                            uint64_t offset,
+                            uint64_t bytes,
+                            const struct iovec *iov,
+                            int iov_count);
+int co_block_child_preadv(struct block_node *node,
+                          uint64_t offset,
+                          uint64_t bytes,
+                          const struct iovec *iov,
+                          int iov_count);
+int co_block_child_pwritev(struct block_node *node,
+                           uint64_t offset,
+                           uint64_t bytes,
+                           const struct iovec *iov,
+                           int iov_count,
+                           unsigned int flags);
+int co_block_child_write_zeroes(struct block_node *node,
+                                uint64_t offset,
+                                uint64_t bytes,
+                                unsigned int flags);
+int co_block_child_discard(struct block_node *node,
+                           uint64_t offset,
+                           uint64_t bytes);
+int co_block_child_flush(struct block_node *node);
+int co_block_child_status(struct block_node *node,
+                          uint64_t offset,
+                          uint64_t bytes,
+                          struct block_extent *ret);
+int co_block_child_truncate(struct block_node *node,
+                            uint64_t size_bytes,
+                            bool shrink,
+                            GError **err);
+/* The child's own addition to ImageInfo. */
+void co_block_child_info(struct block_node *node, struct json_value *image);
 
 /* The composed option types (drivers/registry.c): BlockdevOptions is the union
  * of all drivers, BlockdevRef a node name or BlockdevOptions. */

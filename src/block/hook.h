@@ -38,6 +38,9 @@ struct block_hook {
     void (*resized)(struct block_hook *hook,
                     uint64_t old_bytes,
                     uint64_t new_bytes);
+    /* The node is being closed and has let go of the hook: home thread, no
+     * request is under way. The owner may free it here. NULL: does not care. */
+    void (*node_closing)(struct block_hook *hook, struct block_node *node);
 };
 
 void block_hook_add(struct block_node *node, struct block_hook *hook);

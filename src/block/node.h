@@ -69,7 +69,8 @@ void co_block_del_all(struct block_graph *graph);
 struct block_node *block_find(struct block_graph *graph,
                               const char *name,
                               GError **err);
-/* Walk all nodes, newest first: pass NULL to begin; NULL at the end. */
+/* Walk all nodes, newest first: pass NULL to begin; NULL at the end. Who yields
+ * between two steps collects the names first: the node may be gone. */
 struct block_node *block_next(struct block_graph *graph,
                               struct block_node *node);
 
@@ -94,7 +95,8 @@ bool block_is_named_by_user(const struct block_node *node);
 bool block_is_top(const struct block_node *node);
 
 /* BlockDeviceInfo of the node (docs/reference/qmp.md), without bitmaps; a new
- * value. `flat` leaves out image.backing-image. May yield. */
+ * value. `flat` leaves out image.backing-image. Yields, and keeps the node from
+ * being deleted until the caller yields again. */
 struct json_value *co_block_info(struct block_node *node, bool flat);
 
 /*

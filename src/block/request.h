@@ -99,8 +99,9 @@ int co_block_truncate(struct block_node *node,
                       GError **err);
 
 /* If the range is, as it stands, plain bytes of one file: its descriptor and
- * where (for sendfile and copy_file_range). -ENOTSUP: it is not. The answer
- * holds until the caller yields. */
+ * where (for sendfile and copy_file_range, to read; a write past the node would
+ * be seen by no hook and no flush). -ENOTSUP: it is not. The answer holds until
+ * the caller yields. */
 int block_try_map(struct block_node *node,
                   uint64_t offset,
                   uint64_t bytes,

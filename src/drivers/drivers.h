@@ -11,6 +11,12 @@ extern const struct block_driver driver_raw;
 extern const struct block_driver driver_null;
 extern const struct block_driver driver_blkdebug;
 
+/* Their options: members beyond the common ones. */
+extern const struct schema_type driver_file_options;
+extern const struct schema_type driver_raw_options;
+extern const struct schema_type driver_null_options;
+extern const struct schema_type driver_blkdebug_options;
+
 /* All of them, NULL-terminated. */
 extern const struct block_driver *const block_drivers[];
 

@@ -92,6 +92,9 @@ struct job_list *job_list_of(const struct job *job);
 void *job_opaque(const struct job *job);
 void job_set_home(struct job *job, struct loop *home);
 uint64_t job_speed(const struct job *job); /* any thread */
+/* How it failed, a negative errno (-ECANCELED also for a peer's failure); 0: it
+ * has not. For co_abort and co_clean. */
+int job_result(const struct job *job);
 
 /* Verbs. Refused with a sentence that names the state when the state does not
  * allow the verb. They return at once; what they cause is told by events.
@@ -123,6 +126,13 @@ bool job_is_cancelled(const struct job *job);
 /* Home thread: sleeps at most until `deadline_ns`; wakes early when the job is
  * cancelled, paused or its speed changes. */
 void co_job_sleep_until(struct job *job, uint64_t deadline_ns);
+/* Home thread: ends such a sleep early. */
+void job_wake(struct job *job);
+
+/* Home thread, error policy "stop": sets the io-status ("nospace" for -ENOSPC,
+ * else "failed") and asks for a pause as if the user had; the next pause point
+ * waits. Resuming clears the io-status. */
+void job_stop_on_error(struct job *job, int error);
 
 /* Home thread: BLOCK_JOB_ERROR on its way to the clients. `operation` is
  * "read" or "write", `action` "report", "ignore" or "stop". */

@@ -38,7 +38,8 @@ struct transaction_action_ops {
                       GError **err);
     void (*commit)(struct transaction_action *action);   /* fenced */
     void (*co_abort)(struct transaction_action *action); /* NULL: nothing */
-    /* Frees the action itself; after commit or abort, in order. */
+    /* Frees the action itself; last, in order. It is called for every action,
+     * also one that was never prepared or whose prepare failed. */
     void (*co_clean)(struct transaction_action *action);
 };
 

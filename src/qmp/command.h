@@ -32,8 +32,8 @@ struct qmp_event {
     const struct schema_type *data; /* NULL: none */
 };
 
-/* Each file of handlers exports a table that ends with name NULL; all_commands
- * lists the tables, NULL-terminated. */
+/* Each file of handlers exports a table that ends with name NULL;
+ * qmp_all_commands lists the tables, NULL-terminated. */
 extern const struct qmp_command qmp_commands_session[];
 extern const struct qmp_command qmp_commands_block[];
 extern const struct qmp_command qmp_commands_bitmap[];
@@ -45,7 +45,10 @@ extern const struct qmp_command qmp_commands_export[];
 extern const struct qmp_command *const qmp_all_commands[];
 extern const struct qmp_event qmp_all_events[];
 
-/* NULL: no such command. */
-const struct qmp_command *qmp_command_find(const char *name);
+/* The command of that name in a list of tables (qmp_all_commands; tests bring
+ * their own). NULL: no such command. */
+const struct qmp_command *qmp_command_find(
+    const struct qmp_command *const *tables,
+    const char *name);
 
 #endif

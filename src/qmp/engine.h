@@ -5,12 +5,16 @@
 #ifndef QMP_ENGINE_H
 #define QMP_ENGINE_H
 
+#include "base/schema.h"
 #include "block/node.h"
 #include "job/job.h"
 #include "loop/loop.h"
 #include "nbd/export.h"
 
 struct qmp_server;
+
+/* ObjectOptions: arguments of object-add and of --object. */
+extern const struct schema_type qmp_object_options_type;
 
 struct engine {
     struct loop *main;
@@ -25,8 +29,9 @@ struct engine {
                          const struct json_value *options,
                          GError **err);
     int (*co_object_del)(struct engine *engine, const char *id, GError **err);
-    /* Ids of the iothreads: a new list of strings. */
+    /* query-iothreads and query-chardev: a new list each. */
     struct json_value *(*iothreads)(const struct engine *engine);
+    struct json_value *(*chardevs)(const struct engine *engine);
 };
 
 #endif

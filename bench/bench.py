@@ -1,0 +1,167 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Compares cohortd with qemu-storage-daemon and nbdkit, side by side.
+
+Every row runs its sides in turn, A B C, then C B A, and so on, so that what
+drifts on the machine drifts for all; a number is the median of its rounds.
+docs/internals/benchmarks.md says what each row does and how to read it.
+"""
+import argparse
+import os
+import pathlib
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from rows import Scene, rows  # noqa: E402
+from support.images import GIB, MIB  # noqa: E402
+
+BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+
+
+def measure(row, sides, scene, rounds):
+    """Samples by side."""
+    samples = {side: [] for side in sides}
+    for index in range(rounds):
+        for side in sides if index % 2 == 0 else reversed(sides):
+            samples[side].append(row.measure(side, scene))
+    return samples
+
+
+def number(value):
+    if value >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def median(samples):
+    return statistics.median(sample.value for sample in samples)
+
+
+def cpu_median(samples):
+    known = [sample.cpu_us_per_op for sample in samples
+             if sample.cpu_us_per_op is not None]
+    return f"{statistics.median(known):.1f}" if known else None
+
+
+def ratio(row, samples, peer):
+    """How many times better cohortd is than the peer: above 1 is better."""
+    if "cohortd" not in samples or peer not in samples:
+        return "–"
+    ours, theirs = median(samples["cohortd"]), median(samples[peer])
+    value = ours / theirs if row.more_is_better else theirs / ours
+    return f"{value:.2f}"
+
+
+def spread(samples):
+    """Half the distance between the best and the worst round, in per cent."""
+    values = [sample.value for sample in samples]
+    return (max(values) - min(values)) / 2 / statistics.median(values) * 100
+
+
+def table_line(row, samples):
+    cells = [row.title, row.unit]
+    for side in ("cohortd", "qsd", "nbdkit"):
+        cells.append(number(median(samples[side])) if side in samples
+                     else "–")
+    cells += [ratio(row, samples, "qsd"), ratio(row, samples, "nbdkit")]
+    cpu = [cpu_median(samples[side]) or "–" if side in samples else "–"
+           for side in ("cohortd", "qsd", "nbdkit")]
+    cells.append(" / ".join(cpu) if set(cpu) != {"–"} else "–")
+    cells.append(f"±{max(spread(part) for part in samples.values()):.0f} %")
+    return "| " + " | ".join(cells) + " |"
+
+
+HEADER = """\
+| row | unit | cohortd | QSD | nbdkit | × QSD | × nbdkit | CPU µs | spread |
+| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"""
+
+
+def version(*words):
+    result = subprocess.run(words, capture_output=True, text=True,
+                            check=False)
+    return (result.stdout.splitlines() or ["not there"])[0]
+
+
+def machine(folder, rounds, runtime):
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        models = [line.split(":")[1].strip() for line in file
+                  if line.startswith("model name")]
+    file_system = version("findmnt", "-n", "-o", "FSTYPE", "-T",
+                          str(folder))
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
+    commit = version("git", "-C", str(ROOT), "rev-parse", "--short", "HEAD")
+    qsd = version("qemu-storage-daemon", "--version").split("version ")[-1]
+    return (f"{os.cpu_count()} × {models[0] if models else 'unknown CPU'}, "
+            f"{memory:.0f} GiB, Linux {platform.release()}, {file_system}; "
+            f"QSD {qsd.split(' ')[0]}, {version('nbdkit', '--version')}, "
+            f"{version('fio', '--version')}; cohort {commit}; "
+            f"{rounds} rounds of {runtime} s, "
+            f"{time.strftime('%Y-%m-%d', time.gmtime())}.")
+
+
+def write_readme(text):
+    path = ROOT / "README.md"
+    page = path.read_text(encoding="utf-8")
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    if not after:
+        sys.exit(f"{path} lacks the markers {BEGIN} and {END}")
+    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}",
+                    encoding="utf-8")
+
+
+def options_from_command_line():
+    parser = argparse.ArgumentParser(prog="./dev bench")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--row", action="append", metavar="NAME", default=[])
+    parser.add_argument("--rounds", type=int, metavar="N")
+    parser.add_argument("--sides", default="cohortd,qsd,nbdkit",
+                        help="which servers, with commas between")
+    parser.add_argument("--folder", default="/var/tmp",
+                        help="where the disks live (default /var/tmp)")
+    parser.add_argument("--readme", action="store_true")
+    parser.add_argument("--list", action="store_true")
+    return parser.parse_args()
+
+
+def main():
+    options = options_from_command_line()
+    chosen = [row for row in rows() if not options.row or
+              any(name in row.name for name in options.row)]
+    if options.list or not chosen:
+        print("\n".join(f"{row.name:26} {row.title}" for row in rows()))
+        return 0 if options.list else 2
+    rounds = options.rounds or (3 if options.quick else 5)
+    runtime = 1 if options.quick else 3
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="cohort-bench-",
+                                           dir=options.folder))
+    scene = Scene(folder, 256 * MIB if options.quick else GIB, runtime)
+    lines = [HEADER]
+    try:
+        print(HEADER, flush=True)
+        for row in chosen:
+            sides = [side for side in row.sides
+                     if side in options.sides.split(",")]
+            if sides:
+                lines.append(table_line(row, measure(row, sides, scene,
+                                                     rounds)))
+                print(lines[-1], flush=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    facts = machine(options.folder, rounds, runtime)
+    print(f"\n{facts}")
+    if options.readme:
+        write_readme("\n".join(lines) + f"\n\n{facts}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

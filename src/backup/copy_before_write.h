@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Copy-before-write: the hook that makes guests' writes wait until what they
+ * overwrite is saved by a copy engine.
+ *
+ * A guest's write never fails because of it: if saving cannot be done the copy
+ * breaks (block_copy_error()), and writes pass from then on.
+ */
+#ifndef BACKUP_COPY_BEFORE_WRITE_H
+#define BACKUP_COPY_BEFORE_WRITE_H
+
+#include "backup/block_copy.h"
+#include "block/hook.h"
+#include "loop/co_lock.h"
+
+/* Embedded by the job. */
+struct copy_before_write {
+    struct block_hook hook;
+    struct block_copy *copy; /* borrowed */
+    bool installed;
+    unsigned int writes_inside; /* requests that wait in the hook */
+    struct co_queue left;       /* one of them has left */
+};
+
+void copy_before_write_init(struct copy_before_write *filter,
+                            struct block_copy *copy);
+
+/* Home thread, or main thread while `source` is fenced: from now on nothing of
+ * the remaining clusters is overwritten unsaved. */
+void copy_before_write_install(struct copy_before_write *filter,
+                               struct block_node *source);
+
+/* Home thread. Stops the copy and takes the hook out, once no request is in it
+ * any more. Harmless when not installed. */
+void co_copy_before_write_remove(struct copy_before_write *filter);
+
+#endif

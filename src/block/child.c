@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A node's children: opening or finding them, and letting them go.
+ *
+ * An option in a child's role is a node's name, or the options of a node to
+ * open with the parent; null and "" mean none. A node is complete before a
+ * parent can name it, so the graph cannot have loops.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "block/node_priv.h"
+
+static size_t count_roles(const struct block_driver *driver)
+{
+    size_t count = 0;
+
+    if (driver->children != NULL) {
+        while (driver->children[count].name != NULL) {
+            count++;
+        }
+    }
+    return count;
+}
+
+/* Does the option name a child at all? */
+static bool names_child(const struct json_value *value)
+{
+    if (value == NULL || json_type_of(value) == JSON_NULL) {
+        return false;
+    }
+    return json_type_of(value) != JSON_STRING || *json_get_string(value) != 0;
+}
+
+static int error_too_deep(GError **err)
+{
+    return error_set(err, -ELOOP,
+                     "more than %d nodes on top of each other are not "
+                     "supported",
+                     BLOCK_DEPTH_MAX);
+}
+
+int block_refs_collect(struct block_graph *graph,
+                       const struct json_value *options,
+                       unsigned int level,
+                       GPtrArray *ret_nodes,
+                       GError **err)
+{
+    const struct block_driver *driver =
+        block_driver_find(graph, json_dict_string(options, "driver", ""));
+
+    if (driver == NULL) {
+        return 0; /* opening it says so */
+    }
+    if (level > BLOCK_DEPTH_MAX) {
+        return error_too_deep(err);
+    }
+    for (size_t i = 0; i < count_roles(driver); i++) {
+        const struct json_value *value =
+            json_dict_get(options, driver->children[i].name);
+        int ret = 0;
+
+        if (!names_child(value)) {
+            continue;
+        }
+        if (json_type_of(value) == JSON_STRING) {
+            struct block_node *node =
+                block_find(graph, json_get_string(value), err);
+
+            if (node == NULL) {
+                return -ENOENT;
+            }
+            g_ptr_array_add(ret_nodes, node);
+        } else {
+            ret = block_refs_collect(graph, value, level + 1, ret_nodes, err);
+        }
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    return 0;
+}
+
+static int co_child_get(struct block_node *parent,
+                        const struct json_value *value,
+                        struct block_node **ret_child,
+                        GError **err)
+{
+    g_autoptr(json_value) options = NULL;
+
+    if (json_type_of(value) == JSON_STRING) {
+        *ret_child = block_find(parent->graph, json_get_string(value), err);
+        return *ret_child == NULL ? -ENOENT : 0;
+    }
+    options = block_common_inherit(&parent->common, value);
+    return co_block_open(parent->graph, options, parent->home, false, ret_child,
+                         err);
+}
+
+static int edge_attach(struct block_edge *edge,
+                       struct block_node *parent,
+                       struct block_node *child,
+                       const char *role,
+                       GError **err)
+{
+    int ret;
+
+    edge->parent = parent;
+    edge->role = role;
+    edge->user = (struct block_user){
+        .kind = "node",
+        .id = parent->name,
+        .permissions = BLOCK_PERM_READ,
+        .shared = BLOCK_PERM_ALL,
+    };
+    list_init(&edge->link);
+    ret = block_attach(child, &edge->user, err);
+    if (ret == 0) {
+        list_append(&child->parents, &edge->link);
+    }
+    return ret;
+}
+
+static void co_release_child(struct block_node *child)
+{
+    if (!child->by_user && list_is_empty(&child->users)) {
+        co_block_close(child);
+    }
+}
+
+static int co_edge_open(struct block_node *node,
+                        const struct block_child_role *role,
+                        const struct json_value *value,
+                        GError **err)
+{
+    struct block_edge *edge = &node->edges[node->edge_count];
+    struct block_node *child;
+    int ret;
+
+    if (!names_child(value)) {
+        if (!role->required) {
+            return 0;
+        }
+        return error_set(err, -EINVAL,
+                         "node '%s': driver '%s' needs the option '%s', a node "
+                         "name or a node's options",
+                         node->name, node->driver->name, role->name);
+    }
+    ret = co_child_get(node, value, &child, err);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = edge_attach(edge, node, child, role->name, err);
+    if (ret < 0) {
+        co_release_child(child);
+        return ret;
+    }
+    node->edge_count++;
+    /* What is below cannot be written to: neither can this be. */
+    node->read_only |= child->read_only;
+    return 0;
+}
+
+int co_block_edges_open(struct block_node *node,
+                        const struct json_value *options,
+                        GError **err)
+{
+    const struct block_driver *driver = node->driver;
+    size_t count = count_roles(driver);
+
+    /* The links are embedded, so the array must not move later. */
+    node->edges = g_new0(struct block_edge, count);
+    for (size_t i = 0; i < count; i++) {
+        const struct block_child_role *role = &driver->children[i];
+        int ret =
+            co_edge_open(node, role, json_dict_get(options, role->name), err);
+
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    return 0;
+}
+
+void co_block_edges_release(struct block_node *node)
+{
+    while (node->edge_count > 0) {
+        struct block_edge *edge = &node->edges[--node->edge_count];
+        struct block_node *child = edge->user.node;
+
+        list_remove(&edge->link);
+        block_detach(&edge->user);
+        co_release_child(child);
+    }
+    g_free(node->edges);
+    node->edges = NULL;
+}
+
+static gint deeper_first(gconstpointer a, gconstpointer b)
+{
+    const struct block_node *const *left = a;
+    const struct block_node *const *right = b;
+
+    return (gint)(*right)->depth - (gint)(*left)->depth;
+}
+
+int block_path_build(struct block_node *node, GError **err)
+{
+    GPtrArray *path = g_ptr_array_new();
+
+    g_ptr_array_add(path, node);
+    for (size_t i = 0; i < node->edge_count; i++) {
+        const struct block_node *child = node->edges[i].user.node;
+
+        node->depth = MAX(node->depth, child->depth + 1);
+        for (size_t k = 0; k < child->path_count; k++) {
+            if (!g_ptr_array_find(path, child->path[k], NULL)) {
+                g_ptr_array_add(path, child->path[k]);
+            }
+        }
+    }
+    g_ptr_array_sort(path, deeper_first);
+    node->path_count = path->len;
+    node->path = (struct block_node **)(void *)g_ptr_array_free(path, FALSE);
+    return node->depth > BLOCK_DEPTH_MAX ? error_too_deep(err) : 0;
+}

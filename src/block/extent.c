@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Questions about a node's extents, and changing its size.
+ */
+#include <errno.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "base/limits.h"
+#include "block/node_priv.h"
+#include "block/request.h"
+
+int co_block_child_status(struct block_node *node,
+                          uint64_t offset,
+                          uint64_t bytes,
+                          struct block_extent *ret)
+{
+    struct block_extent extent = { .bytes = bytes,
+                                   .status = BLOCK_STATUS_ALLOCATED };
+    uint32_t alignment = node->limits.request_alignment_bytes;
+    uint64_t start;
+    uint64_t skip;
+    int error;
+
+    if (bytes == 0 || !bytes_range_within(offset, bytes, block_size(node))) {
+        return -EINVAL;
+    }
+    if (node->driver->co_status == NULL) {
+        *ret = extent;
+        return 0;
+    }
+    start = round_down(offset, alignment);
+    skip = offset - start;
+    error = node->driver->co_status(node, start,
+                                    round_up(skip + bytes, alignment), &extent);
+    if (error < 0) {
+        return error;
+    }
+    g_assert(extent.bytes > skip);
+    extent.bytes = min_u64(extent.bytes - skip, bytes);
+    *ret = extent;
+    return 0;
+}
+
+int co_block_status(struct block_node *node,
+                    uint64_t offset,
+                    uint64_t bytes,
+                    struct block_extent *ret)
+{
+    int error;
+
+    g_assert(loop_current() == node->home);
+    co_block_gate_enter(node, BLOCK_LANE_OTHER);
+    error = co_block_child_status(node, offset, bytes, ret);
+    block_gate_leave(node, BLOCK_LANE_OTHER);
+    return error;
+}
+
+static int check_truncate(const struct block_node *node,
+                          uint64_t size_bytes,
+                          bool shrink,
+                          GError **err)
+{
+    uint32_t alignment = node->limits.request_alignment_bytes;
+
+    if (node->read_only) {
+        return error_set(err, -EROFS,
+                         "cannot resize node '%s': it is read-only",
+                         node->name);
+    }
+    if (size_bytes > LIMIT_DISK_BYTES || size_bytes % alignment != 0) {
+        return error_set(err, -EINVAL,
+                         "cannot resize node '%s' to %" G_GUINT64_FORMAT
+                         " bytes: sizes are multiples of %u up to 4 EiB",
+                         node->name, size_bytes, alignment);
+    }
+    if (size_bytes < block_size(node) && !shrink) {
+        return error_set(err, -EINVAL,
+                         "cannot resize node '%s' to %" G_GUINT64_FORMAT
+                         " bytes: it has %" G_GUINT64_FORMAT
+                         ", and dropping its end was not asked for",
+                         node->name, size_bytes, block_size(node));
+    }
+    if (node->driver->co_truncate == NULL) {
+        return error_set(err, -ENOTSUP,
+                         "cannot resize node '%s': driver '%s' has a fixed "
+                         "size",
+                         node->name, node->driver->name);
+    }
+    return 0;
+}
+
+int co_block_child_truncate(struct block_node *node,
+                            uint64_t size_bytes,
+                            bool shrink,
+                            GError **err)
+{
+    uint64_t old_bytes = block_size(node);
+    int ret = check_truncate(node, size_bytes, shrink, err);
+
+    if (ret < 0 || size_bytes == old_bytes) {
+        return ret;
+    }
+    ret = node->driver->co_truncate(node, size_bytes, shrink, err);
+    if (ret < 0) {
+        return ret;
+    }
+    block_set_size(node, size_bytes);
+    block_hooks_resized(node, old_bytes, size_bytes);
+    return 0;
+}
+
+int co_block_truncate(struct block_node *node,
+                      uint64_t size_bytes,
+                      bool shrink,
+                      GError **err)
+{
+    int ret;
+
+    g_assert(loop_current() == node->home);
+    co_block_gate_enter(node, BLOCK_LANE_WRITE);
+    ret = co_block_child_truncate(node, size_bytes, shrink, err);
+    block_gate_leave(node, BLOCK_LANE_WRITE);
+    return ret;
+}

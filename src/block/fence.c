@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Gates: where requests wait while a node is fenced or drained.
+ *
+ * A request looks at the gates of its node and of all nodes below. All open:
+ * it counts itself in at each and goes on; nothing yields in between, so a
+ * gate never lets through what another one holds. One closed: it waits there,
+ * then looks at all of them again.
+ *
+ * A lane that opens wakes the first of those it holds; that one, having left
+ * the list, wakes the next. So they go on in order, and a newcomer, who sees
+ * the list, cannot overtake them. A lane that closes again meanwhile just finds
+ * them where they were.
+ */
+#include "block/fence.h"
+
+#include "block/node_priv.h"
+#include "loop/coroutine.h"
+
+struct held_request {
+    struct list link;
+    struct coroutine *coroutine;
+};
+
+void block_gate_init(struct block_gate *gate)
+{
+    for (int i = 0; i < BLOCK_LANES; i++) {
+        gate->lanes[i] = (struct block_gate_lane){ 0 };
+        list_init(&gate->lanes[i].held);
+    }
+    co_queue_init(&gate->idle);
+}
+
+static void lane_wake_first(struct block_gate_lane *lane)
+{
+    struct held_request *first;
+
+    if (lane->closed > 0 || lane->woken || list_is_empty(&lane->held)) {
+        return;
+    }
+    first = LIST_ENTRY(lane->held.next, struct held_request, link);
+    lane->woken = true;
+    co_wake(first->coroutine);
+}
+
+/* Waits until the lane is open and it is our turn. Returns whether it had to
+ * wait. `had_turn`: this request was held before and need not queue again. */
+static bool co_lane_pass(struct block_gate_lane *lane, bool had_turn)
+{
+    struct held_request self = { .coroutine = co_self() };
+
+    if (lane->closed == 0 && (had_turn || list_is_empty(&lane->held))) {
+        return false;
+    }
+    if (had_turn) {
+        list_prepend(&lane->held, &self.link);
+    } else {
+        list_append(&lane->held, &self.link);
+    }
+    do {
+        co_yield ();
+        lane->woken = false;
+    } while (lane->closed > 0);
+    list_remove(&self.link);
+    lane_wake_first(lane);
+    return true;
+}
+
+void co_block_gate_enter(struct block_node *node, enum block_lane lane)
+{
+    bool had_turn = false;
+    bool waited;
+
+    do {
+        waited = false;
+        for (size_t i = 0; i < node->path_count; i++) {
+            waited |= co_lane_pass(&node->path[i]->gate.lanes[lane], had_turn);
+            had_turn |= waited;
+        }
+    } while (waited);
+    for (size_t i = 0; i < node->path_count; i++) {
+        node->path[i]->gate.lanes[lane].under_way++;
+    }
+}
+
+void block_gate_leave(struct block_node *node, enum block_lane lane)
+{
+    for (size_t i = 0; i < node->path_count; i++) {
+        struct block_gate *gate = &node->path[i]->gate;
+
+        g_assert(gate->lanes[lane].under_way > 0);
+        gate->lanes[lane].under_way--;
+        if (gate->lanes[lane].under_way == 0 &&
+            !co_queue_is_empty(&gate->idle)) {
+            co_queue_wake_all(&gate->idle);
+        }
+    }
+}
+
+static int co_wait_idle(struct block_gate *gate,
+                        enum block_lane lane,
+                        uint64_t deadline_ns)
+{
+    while (gate->lanes[lane].under_way > 0) {
+        if (!co_queue_wait_until(&gate->idle, deadline_ns) &&
+            gate->lanes[lane].under_way > 0) {
+            return -ETIMEDOUT;
+        }
+    }
+    return 0;
+}
+
+static void lane_open(struct block_gate_lane *lane)
+{
+    g_assert(lane->closed > 0);
+    lane->closed--;
+    lane_wake_first(lane);
+}
+
+int co_block_fence(struct block_node *node, uint64_t deadline_ns)
+{
+    node->gate.lanes[BLOCK_LANE_WRITE].closed++;
+    return co_wait_idle(&node->gate, BLOCK_LANE_WRITE, deadline_ns);
+}
+
+void block_unfence(struct block_node *node)
+{
+    lane_open(&node->gate.lanes[BLOCK_LANE_WRITE]);
+}
+
+int co_block_drain(struct block_node *node, uint64_t deadline_ns)
+{
+    int ret;
+
+    node->gate.lanes[BLOCK_LANE_WRITE].closed++;
+    node->gate.lanes[BLOCK_LANE_OTHER].closed++;
+    ret = co_wait_idle(&node->gate, BLOCK_LANE_WRITE, deadline_ns);
+    if (ret == 0) {
+        ret = co_wait_idle(&node->gate, BLOCK_LANE_OTHER, deadline_ns);
+    }
+    return ret;
+}
+
+void block_undrain(struct block_node *node)
+{
+    lane_open(&node->gate.lanes[BLOCK_LANE_WRITE]);
+    lane_open(&node->gate.lanes[BLOCK_LANE_OTHER]);
+}

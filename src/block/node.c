@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What others may ask a node, and what its driver may tell it. */
+#include "block/node.h"
+
+#include <string.h>
+
+#include "block/node_priv.h"
+
+const char *block_name(const struct block_node *node)
+{
+    return node->name;
+}
+
+const struct block_driver *block_driver_of(const struct block_node *node)
+{
+    return node->driver;
+}
+
+bool block_is_read_only(const struct block_node *node)
+{
+    return node->read_only;
+}
+
+struct block_graph *block_graph_of(const struct block_node *node)
+{
+    return node->graph;
+}
+
+/* Atomic, so that the main thread may ask at any time, too. */
+uint64_t block_size(const struct block_node *node)
+{
+    return __atomic_load_n(&node->size_bytes, __ATOMIC_RELAXED);
+}
+
+void block_set_size(struct block_node *node, uint64_t size_bytes)
+{
+    __atomic_store_n(&node->size_bytes, size_bytes, __ATOMIC_RELAXED);
+}
+
+struct loop *block_home(const struct block_node *node)
+{
+    return node->home;
+}
+
+struct block_node *block_child(const struct block_node *node, const char *role)
+{
+    for (size_t i = 0; i < node->edge_count; i++) {
+        if (strcmp(node->edges[i].role, role) == 0) {
+            return node->edges[i].user.node;
+        }
+    }
+    return NULL;
+}
+
+bool block_is_named_by_user(const struct block_node *node)
+{
+    return node->by_user;
+}
+
+bool block_is_top(const struct block_node *node)
+{
+    return list_is_empty(&node->parents);
+}
+
+const struct block_limits *block_limits(const struct block_node *node)
+{
+    return &node->limits;
+}
+
+void block_set_limits(struct block_node *node,
+                      const struct block_limits *limits)
+{
+    node->limits = *limits;
+}
+
+void block_set_state(struct block_node *node, void *state)
+{
+    node->state = state;
+}
+
+void *block_state(const struct block_node *node)
+{
+    return node->state;
+}
+
+void block_set_read_only(struct block_node *node)
+{
+    node->read_only = true;
+}

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * What each option does to the daemon that is starting. Coroutines of the main
+ * thread. `text` is the option's argument: key=value pairs, or JSON if it
+ * begins with a brace.
+ */
+#ifndef DAEMON_APPLY_H
+#define DAEMON_APPLY_H
+
+#include <glib.h>
+
+struct daemon;
+
+int co_apply_blockdev(struct daemon *daemon, const char *text, GError **err);
+int co_apply_chardev(struct daemon *daemon, const char *text, GError **err);
+int co_apply_monitor(struct daemon *daemon, const char *text, GError **err);
+int co_apply_nbd_server(struct daemon *daemon, const char *text, GError **err);
+int co_apply_export(struct daemon *daemon, const char *text, GError **err);
+int co_apply_object(struct daemon *daemon, const char *text, GError **err);
+int co_apply_trace(struct daemon *daemon, const char *text, GError **err);
+
+#endif

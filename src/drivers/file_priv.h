@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The state of a `file` or `host_device` node, shared by src/drivers/file_*.c.
+ * Home thread of the node, but for what runs on the offload pool (said there).
+ */
+#ifndef DRIVERS_FILE_PRIV_H
+#define DRIVERS_FILE_PRIV_H
+
+#include "drivers/drivers.h"
+#include "loop/co_lock.h"
+
+/* Cached requests up to this size are done inline if they can be. */
+#define FILE_INLINE_BYTES (64 * KIB)
+
+/* How a cached write can be done without leaving the thread. */
+enum file_inline_writes {
+    FILE_INLINE_NEVER,  /* may hang: network, FUSE, unknown */
+    FILE_INLINE_NOWAIT, /* the file system takes RWF_NOWAIT */
+    FILE_INLINE_PLAIN,  /* local disk: a plain write seldom waits */
+};
+
+/* An answer about an extent that still holds. */
+struct file_extent {
+    uint64_t offset;
+    uint64_t end;
+    unsigned int status;
+};
+
+/* Sequential reading, and how far the kernel has been told of it. */
+struct file_ahead {
+    uint64_t next;    /* where the stream goes on */
+    uint64_t run;     /* bytes read in sequence so far */
+    uint64_t horizon; /* asked for up to here */
+    uint64_t asked_offset;
+    bool under_way;
+    struct co_queue idle;
+};
+
+struct file_state {
+    int fd;
+    char *filename; /* owned */
+    uint64_t size_bytes;
+    bool is_device;
+    bool direct;
+    bool writable;
+    uint32_t offset_alignment_bytes;
+    uint32_t memory_alignment_bytes;
+    enum file_inline_writes inline_writes;
+    uint64_t inline_again_ns; /* no plain inline writes before this time */
+    bool no_zero_range;       /* the file system has refused it */
+    bool no_punch_hole;
+    bool flush_failed;         /* for good */
+    uint64_t writes;           /* how many, to know what a flush covers */
+    uint64_t writes_flushed;   /* ... of which durable */
+    struct file_extent extent; /* cached; empty: none */
+    struct file_ahead ahead;
+};
+
+/* file_lock.c. Both run on the offload pool. Takes the locks that tell other
+ * processes what we do with the image. */
+int file_lock_take(int fd,
+                   const char *filename,
+                   bool writable,
+                   bool required,
+                   GError **err);
+
+/* file_probe.c, offload pool: what O_DIRECT on `fd` asks for. */
+int file_probe_direct(int fd,
+                      bool is_device,
+                      uint32_t *ret_offset_alignment_bytes,
+                      uint32_t *ret_memory_alignment_bytes);
+/* ... and how cached writes may be done, by the file system's type. */
+enum file_inline_writes file_probe_inline_writes(int fd, bool is_device);
+
+/* file_ahead.c */
+void file_ahead_init(struct file_ahead *ahead);
+/* A cached read has taken place or is about to. */
+void file_ahead_note(struct file_state *state, uint64_t offset, uint64_t bytes);
+/* Waits for what runs in the background. */
+void co_file_ahead_finish(struct file_state *state);
+
+/* file_io.c */
+int file_try_read(struct block_node *node,
+                  uint64_t offset,
+                  uint64_t bytes,
+                  const struct iovec *iov,
+                  int iov_count);
+int file_try_write(struct block_node *node,
+                   uint64_t offset,
+                   uint64_t bytes,
+                   const struct iovec *iov,
+                   int iov_count);
+int co_file_read(struct block_node *node,
+                 uint64_t offset,
+                 uint64_t bytes,
+                 const struct iovec *iov,
+                 int iov_count);
+int co_file_write(struct block_node *node,
+                  uint64_t offset,
+                  uint64_t bytes,
+                  const struct iovec *iov,
+                  int iov_count,
+                  unsigned int flags);
+int co_file_flush(struct block_node *node);
+int file_try_map(struct block_node *node,
+                 uint64_t offset,
+                 uint64_t bytes,
+                 int *ret_fd,
+                 uint64_t *ret_file_offset);
+/* Whatever changes content calls this before and after. */
+void file_note_change(struct file_state *state);
+
+/* file_space.c */
+int co_file_write_zeroes(struct block_node *node,
+                         uint64_t offset,
+                         uint64_t bytes,
+                         unsigned int flags);
+int co_file_discard(struct block_node *node, uint64_t offset, uint64_t bytes);
+int co_file_status(struct block_node *node,
+                   uint64_t offset,
+                   uint64_t bytes,
+                   struct block_extent *ret);
+int co_file_truncate(struct block_node *node,
+                     uint64_t size_bytes,
+                     bool shrink,
+                     GError **err);
+void co_file_info(struct block_node *node, struct json_value *image);
+
+#endif

@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * One coroutine per group, on the main thread, from start to end:
+ *
+ *     gather ──> finalize ──> prepare all ──> commit all ──┐
+ *        │          │             │                        ├──> clean and tell
+ *        └──────────┴─────────────┴──> abort all ──────────┘    each
+ *
+ * The first failure or cancel flags the group and all its members, once, and
+ * nudges those at work; the coroutine then waits until the last co_run has
+ * returned. Until the group is sealed (all are prepared, none flagged) a cancel
+ * wins; after that nothing can change the outcome. A member's end is told
+ * (COMPLETED or CANCELLED, concluded, null) after the fate of all is known, and
+ * member by member.
+ */
+#include "job/job_txn.h"
+
+#include <errno.h>
+
+#include "job/job_priv.h"
+
+static struct job *member_of(struct list *link)
+{
+    return LIST_ENTRY(link, struct job, txn_link);
+}
+
+struct job_txn *job_txn_new(void)
+{
+    struct job_txn *txn = g_new0(struct job_txn, 1);
+
+    list_init(&txn->members);
+    co_queue_init(&txn->changed);
+    return txn;
+}
+
+void job_txn_add(struct job_txn *txn, struct job *job)
+{
+    g_assert(job->txn == NULL && job->state == JOB_CREATED);
+    job->txn = txn;
+    list_append(&txn->members, &job->txn_link);
+}
+
+void co_job_txn_discard(struct job_txn **txn)
+{
+    struct job_txn *discarded = g_steal_pointer(txn);
+
+    while (!list_is_empty(&discarded->members)) {
+        co_job_discard(member_of(discarded->members.next));
+    }
+    g_free(discarded);
+}
+
+void job_txn_abort(struct job_txn *txn)
+{
+    if (txn->aborting) {
+        return;
+    }
+    txn->aborting = true;
+    LIST_FOREACH(link, &txn->members) {
+        struct job *job = member_of(link);
+        /* A member that has failed by itself is no cancelled one. */
+        if (job->state != JOB_ABORTING) {
+            job_flag_cancelled(job);
+        }
+    }
+    co_queue_wake_all(&txn->changed);
+}
+
+void job_txn_finalize(struct job_txn *txn)
+{
+    txn->finalize = true;
+    co_queue_wake_all(&txn->changed);
+}
+
+/* A member has failed by itself, or because it was flagged. */
+static void fail_member(struct job_txn *txn,
+                        struct job *job,
+                        int result,
+                        GError *error)
+{
+    job_set_result(job, result, error);
+    job_move(job, JOB_ABORTING);
+    job_txn_abort(txn);
+}
+
+void job_txn_member_ended(struct job *job, int result, GError *error)
+{
+    struct job_txn *txn = job->txn;
+
+    txn->working--;
+    if (result < 0 || job_is_cancelled(job)) {
+        fail_member(txn, job, result < 0 ? result : -ECANCELED, error);
+    } else {
+        g_clear_error(&error);
+        job_move(job, JOB_WAITING);
+    }
+    co_queue_wake_all(&txn->changed);
+}
+
+/* Each step returns false when the group has to abort. */
+static bool co_gather(struct job_txn *txn)
+{
+    while (txn->working > 0 && !txn->aborting) {
+        co_queue_wait(&txn->changed);
+    }
+    if (txn->aborting) {
+        return false;
+    }
+    LIST_FOREACH(link, &txn->members) {
+        struct job *job = member_of(link);
+        job_move(job, JOB_PENDING);
+        if (!job->auto_finalize) {
+            job_emit_pending(job);
+        }
+    }
+    return !txn->aborting;
+}
+
+static bool co_wait_for_finalize(struct job_txn *txn)
+{
+    bool manual = false;
+
+    LIST_FOREACH(link, &txn->members) {
+        manual |= !member_of(link)->auto_finalize;
+    }
+    while (manual && !txn->finalize && !txn->aborting) {
+        co_queue_wait(&txn->changed);
+    }
+    txn->finalize = true;
+    return !txn->aborting;
+}
+
+static bool co_prepare(struct job_txn *txn)
+{
+    LIST_FOREACH(link, &txn->members) {
+        struct job *job = member_of(link);
+        GError *error = NULL;
+        int result = job->ops->co_prepare == NULL
+                         ? 0
+                         : job->ops->co_prepare(job, &error);
+        if (result < 0) {
+            fail_member(txn, job, result, error);
+        }
+        if (txn->aborting) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void co_commit(struct job_txn *txn)
+{
+    LIST_FOREACH(link, &txn->members) {
+        member_of(link)->sealed = true;
+    }
+    LIST_FOREACH(link, &txn->members) {
+        struct job *job = member_of(link);
+        if (job->ops->co_commit != NULL) {
+            job->ops->co_commit(job);
+        }
+    }
+}
+
+static void co_abort(struct job_txn *txn)
+{
+    while (txn->working > 0) {
+        co_queue_wait(&txn->changed);
+    }
+    LIST_FOREACH(link, &txn->members) {
+        struct job *job = member_of(link);
+        if (job->state != JOB_ABORTING) {
+            job_set_result(job, -ECANCELED, NULL);
+            job_move(job, JOB_ABORTING);
+        }
+    }
+    LIST_FOREACH(link, &txn->members) {
+        struct job *job = member_of(link);
+        if (job->ops->co_abort != NULL) {
+            job->ops->co_abort(job);
+        }
+    }
+}
+
+static void co_clean_and_tell(struct job_txn *txn)
+{
+    while (!list_is_empty(&txn->members)) {
+        struct job *job = member_of(txn->members.next);
+        if (job->ops->co_clean != NULL) {
+            job->ops->co_clean(job);
+        }
+        list_remove(&job->txn_link);
+        job->txn = NULL;
+        job_emit_end(job);
+        job_conclude(job, job->auto_dismiss);
+    }
+}
+
+static void co_run_group(void *opaque)
+{
+    struct job_txn *txn = opaque;
+
+    if (co_gather(txn) && co_wait_for_finalize(txn) && co_prepare(txn)) {
+        co_commit(txn);
+    } else {
+        co_abort(txn);
+    }
+    co_clean_and_tell(txn);
+    g_free(txn);
+}
+
+void job_txn_start(struct job_txn **txn)
+{
+    struct job_txn *started = g_steal_pointer(txn);
+
+    if (list_is_empty(&started->members)) {
+        g_free(started);
+        return;
+    }
+    LIST_FOREACH(link, &started->members) {
+        started->working++;
+        job_start(member_of(link));
+    }
+    co_spawn(loop_current(), co_run_group, started);
+}

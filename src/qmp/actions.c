@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "qmp/actions.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "job/job_txn.h"
+
+/* --- abort: fails on purpose, to try how the others are undone --------------- */
+
+static int co_prepare_abort(struct transaction_action *action,
+                            struct transaction *transaction,
+                            GError **err)
+{
+    (void)action;
+    (void)transaction;
+    return error_set(err, -ECANCELED,
+                     "Transaction aborted by its action 'abort'");
+}
+
+static void never_committed(struct transaction_action *action)
+{
+    (void)action;
+    g_assert_not_reached();
+}
+
+static void co_free_action(struct transaction_action *action)
+{
+    g_free(action);
+}
+
+static const struct transaction_action_ops abort_ops = {
+    .name = "abort",
+    .co_prepare = co_prepare_abort,
+    .commit = never_committed,
+    .co_clean = co_free_action,
+};
+
+static struct transaction_action *create_abort(struct action_context *context,
+                                               const struct json_value *data)
+{
+    struct transaction_action *action = g_new0(struct transaction_action, 1);
+
+    (void)context;
+    (void)data;
+    action->ops = &abort_ops;
+    return action;
+}
+
+static const struct action_type abort_action_types[] = {
+    { .name = "abort", .create = create_abort },
+    { .name = NULL },
+};
+
+/* --- Looking up and running ---------------------------------------------------- */
+
+static const struct action_type *const all_action_types[] = {
+    bitmap_action_types,
+    backup_action_types,
+    abort_action_types,
+    NULL,
+};
+
+static const struct action_type *find_type(const char *name)
+{
+    for (size_t i = 0; all_action_types[i] != NULL; i++) {
+        for (const struct action_type *type = all_action_types[i];
+             type->name != NULL; type++) {
+            if (strcmp(type->name, name) == 0) {
+                return type;
+            }
+        }
+    }
+    g_assert_not_reached(); /* the schema has checked the name */
+}
+
+/* Jobs of a grouped transaction share a group; others have one each. */
+static void start_jobs(GPtrArray *jobs, bool grouped)
+{
+    struct job_txn *group = NULL;
+
+    for (guint i = 0; i < jobs->len; i++) {
+        if (group == NULL) {
+            group = job_txn_new();
+        }
+        job_txn_add(group, g_ptr_array_index(jobs, i));
+        if (!grouped || i + 1 == jobs->len) {
+            job_txn_start(&group);
+        }
+    }
+}
+
+static int check_actions(const struct json_value *actions,
+                         bool grouped,
+                         GError **err)
+{
+    size_t count = json_list_length(actions);
+
+    if (count > LIMIT_TRANSACTION_ACTIONS) {
+        return error_set(err, -E2BIG,
+                         "A transaction takes at most %d actions, not %zu",
+                         LIMIT_TRANSACTION_ACTIONS, count);
+    }
+    for (size_t i = 0; grouped && i < count; i++) {
+        const char *name =
+            json_dict_string(json_list_get(actions, i), "type", "");
+
+        if (!find_type(name)->makes_job) {
+            return error_set(err, -EINVAL,
+                             "Action '%s' does not support "
+                             "completion-mode=grouped: it makes no job",
+                             name);
+        }
+    }
+    return 0;
+}
+
+int co_actions_run(struct engine *engine,
+                   const struct json_value *actions,
+                   bool grouped,
+                   GError **err)
+{
+    g_autoptr(GPtrArray) jobs = g_ptr_array_new();
+    struct action_context context = { .engine = engine, .jobs = jobs };
+    struct transaction *transaction;
+    int ret = check_actions(actions, grouped, err);
+
+    if (ret < 0) {
+        return ret;
+    }
+    transaction = transaction_new(engine->graph);
+    for (size_t i = 0; i < json_list_length(actions); i++) {
+        const struct json_value *item = json_list_get(actions, i);
+        const struct action_type *type =
+            find_type(json_dict_string(item, "type", ""));
+
+        transaction_add_action(
+            transaction, type->create(&context, json_dict_get(item, "data")));
+    }
+    ret = co_transaction_run(&transaction, err);
+    if (ret == 0) {
+        start_jobs(jobs, grouped);
+    }
+    return ret;
+}
+
+int co_action_run(struct engine *engine,
+                  const char *type,
+                  const struct json_value *data,
+                  GError **err)
+{
+    g_autoptr(json_value) actions = json_list_new();
+    struct json_value *action = json_dict_new();
+
+    json_dict_set_string(action, "type", type);
+    json_dict_set(action, "data", json_copy(data));
+    json_list_append(actions, action);
+    return co_actions_run(engine, actions, false, err);
+}

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The actions of the `transaction` command, and the commands that are one
+ * action alone: bitmap verbs and backups. There is one code path for both.
+ *
+ * Main thread, coroutine of a command.
+ */
+#ifndef QMP_ACTIONS_H
+#define QMP_ACTIONS_H
+
+#include "base/schema.h"
+#include "job/transaction.h"
+#include "qmp/engine.h"
+
+/* What the actions of one transaction share. */
+struct action_context {
+    struct engine *engine;
+    /* Jobs that its actions have made, in order; not started yet. */
+    GPtrArray *jobs;
+};
+
+/* One kind of action. */
+struct action_type {
+    const char *name; /* as the command of that name */
+    bool makes_job;   /* allowed in a grouped transaction */
+    /* A new action; `data` is checked and outlives it. */
+    struct transaction_action *(*create)(struct action_context *context,
+                                         const struct json_value *data);
+};
+
+/* By name, tables that end with name NULL. */
+extern const struct action_type bitmap_action_types[];
+extern const struct action_type backup_action_types[];
+
+/* What they take, for commands of the same names. */
+extern const struct schema_type bitmap_add_type;
+extern const struct schema_type bitmap_name_type;
+extern const struct schema_type bitmap_merge_type;
+extern const struct schema_type blockdev_backup_type;
+extern const struct schema_type drive_backup_type;
+/* The argument of `transaction`. */
+extern const struct schema_type transaction_arguments_type;
+
+/* Runs a list of {type, data} as one transaction; `grouped`: its jobs are one
+ * group. When it succeeds its jobs have started. */
+int co_actions_run(struct engine *engine,
+                   const struct json_value *actions,
+                   bool grouped,
+                   GError **err);
+/* The same for one action. */
+int co_action_run(struct engine *engine,
+                  const char *type,
+                  const struct json_value *data,
+                  GError **err);
+
+/*
+ * The view: what stands at (node, name) once the earlier actions of the same
+ * transaction have committed, though nothing has changed yet.
+ */
+struct bitmap_view_entry {
+    struct block_node *node;
+    struct dirty_bitmap *bitmap; /* NULL: none of that name */
+    uint64_t granularity_bytes;
+    GError *busy; /* why it may not be changed; NULL: it may */
+};
+
+/* Finds the node and the entry, and has the node fenced at the instant. Fails
+ * if there is no such node. The entry belongs to the transaction. */
+int co_bitmap_view_get(struct engine *engine,
+                       struct transaction *transaction,
+                       const char *node_name,
+                       const char *bitmap_name,
+                       struct bitmap_view_entry **ret_entry,
+                       GError **err);
+/* As above; fails too if there is no such bitmap or it is busy. */
+int co_bitmap_view_get_free(struct engine *engine,
+                            struct transaction *transaction,
+                            const char *node_name,
+                            const char *bitmap_name,
+                            struct bitmap_view_entry **ret_entry,
+                            GError **err);
+/* From here on the bitmap is in use by `holder` for later actions. */
+void bitmap_view_claim(struct bitmap_view_entry *entry, const char *holder);
+
+#endif

@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Bitmap actions. Prepare settles, in the transaction's view, what each name
+ * will stand for and makes what is new; commit, with every node fenced, does
+ * the thing itself in memory. Nothing is visible before, so abort has only to
+ * free what prepare made.
+ */
+#include <errno.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "bitmap/dirty_bitmap.h"
+#include "qmp/actions.h"
+
+struct bitmap_action {
+    struct transaction_action action;
+    struct action_context *context;
+    const struct json_value *data; /* borrowed */
+    struct dirty_bitmap *bitmap;   /* whom commit changes; borrowed */
+    struct dirty_bitmap *owned;    /* made by add, or taken off by remove */
+    struct block_node *node;
+    GPtrArray *sources; /* merge: struct dirty_bitmap, borrowed */
+};
+
+static struct bitmap_action *action_of(struct transaction_action *action)
+{
+    return LIST_ENTRY(action, struct bitmap_action, action);
+}
+
+static void co_clean(struct transaction_action *action)
+{
+    struct bitmap_action *self = action_of(action);
+
+    dirty_bitmap_free(self->owned);
+    if (self->sources != NULL) {
+        g_ptr_array_unref(self->sources);
+    }
+    g_free(self);
+}
+
+static struct transaction_action *create(
+    const struct transaction_action_ops *ops,
+    struct action_context *context,
+    const struct json_value *data)
+{
+    struct bitmap_action *self = g_new0(struct bitmap_action, 1);
+
+    self->action.ops = ops;
+    self->context = context;
+    self->data = data;
+    return &self->action;
+}
+
+static const char *argument(const struct bitmap_action *self, const char *key)
+{
+    return json_dict_string(self->data, key, NULL);
+}
+
+/* --- add ------------------------------------------------------------------ */
+
+static int co_prepare_add(struct transaction_action *action,
+                          struct transaction *transaction,
+                          GError **err)
+{
+    struct bitmap_action *self = action_of(action);
+    const char *name = argument(self, "name");
+    uint64_t granularity = json_dict_uint(self->data, "granularity", 0);
+    struct bitmap_view_entry *entry;
+    int ret;
+
+    ret = co_bitmap_view_get(self->context->engine, transaction,
+                             argument(self, "node"), name, &entry, err);
+    if (ret < 0) {
+        return ret;
+    }
+    if (entry->bitmap != NULL) {
+        return error_set(err, -EEXIST,
+                         "Node '%s' already has a dirty bitmap '%s'",
+                         argument(self, "node"), name);
+    }
+    if (json_dict_bool(self->data, "persistent", false)) {
+        return error_set(err, -ENOTSUP,
+                         "Driver of node '%s' cannot store dirty bitmaps; "
+                         "leave out 'persistent'",
+                         argument(self, "node"));
+    }
+    if (json_dict_get(self->data, "granularity") != NULL && granularity == 0) {
+        return error_set(err, -EINVAL,
+                         "A bitmap's granularity cannot be 0; leave it out "
+                         "for the default");
+    }
+    self->owned =
+        dirty_bitmap_new(entry->node, name, granularity,
+                         json_dict_bool(self->data, "disabled", false), err);
+    if (self->owned == NULL) {
+        return -EINVAL;
+    }
+    self->node = entry->node;
+    entry->bitmap = self->owned;
+    entry->granularity_bytes = dirty_bitmap_granularity_bytes(self->owned);
+    return 0;
+}
+
+static void commit_add(struct transaction_action *action)
+{
+    struct bitmap_action *self = action_of(action);
+
+    dirty_bitmap_prepare_node(self->node);
+    dirty_bitmap_attach(self->node, &self->owned);
+}
+
+static const struct transaction_action_ops add_ops = {
+    .name = "block-dirty-bitmap-add",
+    .co_prepare = co_prepare_add,
+    .commit = commit_add,
+    .co_clean = co_clean,
+};
+
+static struct transaction_action *create_add(struct action_context *context,
+                                             const struct json_value *data)
+{
+    return create(&add_ops, context, data);
+}
+
+/* --- What changes one bitmap that is there ---------------------------------- */
+
+static int co_prepare_change(struct transaction_action *action,
+                             struct transaction *transaction,
+                             GError **err)
+{
+    struct bitmap_action *self = action_of(action);
+    struct bitmap_view_entry *entry;
+    int ret;
+
+    ret = co_bitmap_view_get_free(self->context->engine, transaction,
+                                  argument(self, "node"),
+                                  argument(self, "name"), &entry, err);
+    if (ret < 0) {
+        return ret;
+    }
+    self->bitmap = entry->bitmap;
+    self->node = entry->node;
+    return 0;
+}
+
+static int co_prepare_remove(struct transaction_action *action,
+                             struct transaction *transaction,
+                             GError **err)
+{
+    struct bitmap_action *self = action_of(action);
+    struct bitmap_view_entry *entry;
+    int ret = co_prepare_change(action, transaction, err);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = co_bitmap_view_get(self->context->engine, transaction,
+                             argument(self, "node"), argument(self, "name"),
+                             &entry, err);
+    g_assert(ret == 0);
+    entry->bitmap = NULL;
+    return 0;
+}
+
+static void commit_remove(struct transaction_action *action)
+{
+    struct bitmap_action *self = action_of(action);
+
+    self->owned = dirty_bitmap_detach(self->bitmap);
+}
+
+static void commit_clear(struct transaction_action *action)
+{
+    bitmap_clear_all(dirty_bitmap_bits(action_of(action)->bitmap));
+}
+
+static void commit_enable(struct transaction_action *action)
+{
+    dirty_bitmap_set_enabled(action_of(action)->bitmap, true);
+}
+
+static void commit_disable(struct transaction_action *action)
+{
+    dirty_bitmap_set_enabled(action_of(action)->bitmap, false);
+}
+
+#define CHANGE_DEFINE(verb, prepare_function)                       \
+ static const struct transaction_action_ops verb##_ops = {          \
+     .name = "block-dirty-bitmap-" #verb,                           \
+     .co_prepare = prepare_function,                                \
+     .commit = commit_##verb,                                       \
+     .co_clean = co_clean,                                          \
+ };                                                                 \
+ static struct transaction_action *create_##verb(                   \
+     struct action_context *context, const struct json_value *data) \
+ {                                                                  \
+  return create(&verb##_ops, context, data);                        \
+ }
+
+CHANGE_DEFINE(remove, co_prepare_remove)
+CHANGE_DEFINE(clear, co_prepare_change)
+CHANGE_DEFINE(enable, co_prepare_change)
+CHANGE_DEFINE(disable, co_prepare_change)
+
+/* --- merge ------------------------------------------------------------------ */
+
+/* A source is a name on the target's node, or {node, name}. */
+static int co_add_source(struct bitmap_action *self,
+                         struct transaction *transaction,
+                         const struct json_value *source,
+                         GError **err)
+{
+    const char *node_name = argument(self, "node");
+    const char *name;
+    struct bitmap_view_entry *entry;
+    int ret;
+
+    if (json_type_of(source) == JSON_STRING) {
+        name = json_get_string(source);
+    } else {
+        node_name = json_dict_string(source, "node", NULL);
+        name = json_dict_string(source, "name", NULL);
+    }
+    ret = co_bitmap_view_get_free(self->context->engine, transaction, node_name,
+                                  name, &entry, err);
+    if (ret < 0) {
+        return ret;
+    }
+    if (block_size(entry->node) != block_size(self->node)) {
+        return error_set(err, -EINVAL,
+                         "Cannot merge dirty bitmap '%s' of node '%s' into "
+                         "one of node '%s': the nodes differ in size",
+                         name, node_name, block_name(self->node));
+    }
+    g_ptr_array_add(self->sources, entry->bitmap);
+    return 0;
+}
+
+static int co_prepare_merge(struct transaction_action *action,
+                            struct transaction *transaction,
+                            GError **err)
+{
+    struct bitmap_action *self = action_of(action);
+    const struct json_value *list = json_dict_get(self->data, "bitmaps");
+    struct bitmap_view_entry *entry;
+    int ret;
+
+    ret = co_bitmap_view_get_free(self->context->engine, transaction,
+                                  argument(self, "node"),
+                                  argument(self, "target"), &entry, err);
+    if (ret < 0) {
+        return ret;
+    }
+    self->bitmap = entry->bitmap;
+    self->node = entry->node;
+    self->sources = g_ptr_array_new();
+    for (size_t i = 0; i < json_list_length(list); i++) {
+        ret = co_add_source(self, transaction, json_list_get(list, i), err);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    return 0;
+}
+
+static void commit_merge(struct transaction_action *action)
+{
+    struct bitmap_action *self = action_of(action);
+
+    for (guint i = 0; i < self->sources->len; i++) {
+        struct dirty_bitmap *source = g_ptr_array_index(self->sources, i);
+
+        if (source != self->bitmap) {
+            bitmap_merge(dirty_bitmap_bits(self->bitmap),
+                         dirty_bitmap_bits(source));
+        }
+    }
+}
+
+static const struct transaction_action_ops merge_ops = {
+    .name = "block-dirty-bitmap-merge",
+    .co_prepare = co_prepare_merge,
+    .commit = commit_merge,
+    .co_clean = co_clean,
+};
+
+static struct transaction_action *create_merge(struct action_context *context,
+                                               const struct json_value *data)
+{
+    return create(&merge_ops, context, data);
+}
+
+/* --- Types ------------------------------------------------------------------ */
+
+#define NODE_MEMBER                                         \
+ {                                                          \
+  .name = "node", .type = &schema_string, .required = true, \
+  .doc = "Name of the node that the bitmap is on."          \
+ }
+#define NAME_MEMBER                                         \
+ {                                                          \
+  .name = "name", .type = &schema_string, .required = true, \
+  .doc = "Name of the bitmap, unique on its node."          \
+ }
+
+static const struct schema_member add_members[] = {
+    NODE_MEMBER,
+    NAME_MEMBER,
+    { .name = "granularity",
+      .type = &schema_uint32,
+      .fallback = "the node's cluster size, within 4k and 64k; else 64k",
+      .doc = "Bytes per bit, a power of two from 512 to 2G." },
+    { .name = "persistent",
+      .type = &schema_bool,
+      .fallback = "false",
+      .doc = "Keep it over restarts. Refused where it cannot be stored." },
+    { .name = "disabled",
+      .type = &schema_bool,
+      .fallback = "false",
+      .doc = "Do not record writes until it is enabled." },
+    { .name = NULL },
+};
+
+static const struct schema_member name_members[] = {
+    NODE_MEMBER,
+    NAME_MEMBER,
+    { .name = NULL },
+};
+
+const struct schema_type bitmap_add_type = {
+    .kind = SCHEMA_STRUCT,
+    .name = "BlockDirtyBitmapAdd",
+    .members = add_members,
+};
+
+const struct schema_type bitmap_name_type = {
+    .kind = SCHEMA_STRUCT,
+    .name = "BlockDirtyBitmap",
+    .doc = "A bitmap by node and name.",
+    .members = name_members,
+};
+
+static const struct schema_type or_string_type = {
+    .kind = SCHEMA_ALTERNATE,
+    .name = "BlockDirtyBitmapOrStr",
+    .branches =
+        (const struct schema_branch[]){
+            { .type = &schema_string },
+            { .type = &bitmap_name_type },
+            { .type = NULL },
+        },
+};
+
+static const struct schema_type source_list_type = {
+    .kind = SCHEMA_LIST,
+    .element = &or_string_type,
+};
+
+static const struct schema_member merge_members[] = {
+    NODE_MEMBER,
+    { .name = "target",
+      .type = &schema_string,
+      .required = true,
+      .doc = "Name of the bitmap that gets the bits, on `node`." },
+    { .name = "bitmaps",
+      .type = &source_list_type,
+      .required = true,
+      .doc = "Whose bits: names of bitmaps on `node`, or {node, name}." },
+    { .name = NULL },
+};
+
+const struct schema_type bitmap_merge_type = {
+    .kind = SCHEMA_STRUCT,
+    .name = "BlockDirtyBitmapMerge",
+    .members = merge_members,
+};
+
+const struct action_type bitmap_action_types[] = {
+    { .name = "block-dirty-bitmap-add", .create = create_add },
+    { .name = "block-dirty-bitmap-remove", .create = create_remove },
+    { .name = "block-dirty-bitmap-clear", .create = create_clear },
+    { .name = "block-dirty-bitmap-enable", .create = create_enable },
+    { .name = "block-dirty-bitmap-disable", .create = create_disable },
+    { .name = "block-dirty-bitmap-merge", .create = create_merge },
+    { .name = NULL },
+};

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* Every event that the daemon may send. */
+#include "qmp/command.h"
+
+#include "qmp/job_types.h"
+
+static const struct schema_member status_change_members[] = {
+    { .name = "id", .type = &schema_string, .required = true },
+    { .name = "status", .type = &qmp_job_status_type, .required = true },
+    { .name = NULL },
+};
+static const struct schema_type status_change_type = {
+    .kind = SCHEMA_STRUCT,
+    .members = status_change_members,
+};
+
+static const struct schema_member ended_members[] = {
+    { .name = "type", .type = &qmp_job_type_type, .required = true },
+    { .name = "device",
+      .type = &schema_string,
+      .doc = "The job's id.",
+      .required = true },
+    { .name = "len", .type = &schema_int, .required = true },
+    { .name = "offset", .type = &schema_int, .required = true },
+    { .name = "speed", .type = &schema_int, .required = true },
+    { .name = "error",
+      .type = &schema_string,
+      .doc = "Why the job failed; absent: it succeeded." },
+    { .name = NULL },
+};
+static const struct schema_type completed_type = {
+    .kind = SCHEMA_STRUCT,
+    .members = ended_members,
+};
+
+static const struct schema_member cancelled_members[] = {
+    { .name = "type", .type = &qmp_job_type_type, .required = true },
+    { .name = "device",
+      .type = &schema_string,
+      .doc = "The job's id.",
+      .required = true },
+    { .name = "len", .type = &schema_int, .required = true },
+    { .name = "offset", .type = &schema_int, .required = true },
+    { .name = "speed", .type = &schema_int, .required = true },
+    { .name = NULL },
+};
+static const struct schema_type cancelled_type = {
+    .kind = SCHEMA_STRUCT,
+    .members = cancelled_members,
+};
+
+static const char *const operation_values[] = { "read", "write", NULL };
+static const struct schema_type operation_type = {
+    .kind = SCHEMA_ENUM,
+    .name = "IoOperationType",
+    .doc = "read: of the source; write: to the target.",
+    .values = operation_values,
+};
+static const char *const action_values[] = { "ignore", "report", "stop", NULL };
+static const struct schema_type action_type = {
+    .kind = SCHEMA_ENUM,
+    .name = "BlockErrorAction",
+    .values = action_values,
+};
+static const struct schema_member error_members[] = {
+    { .name = "device",
+      .type = &schema_string,
+      .doc = "The job's id.",
+      .required = true },
+    { .name = "operation", .type = &operation_type, .required = true },
+    { .name = "action", .type = &action_type, .required = true },
+    { .name = NULL },
+};
+static const struct schema_type error_type = {
+    .kind = SCHEMA_STRUCT,
+    .members = error_members,
+};
+
+static const struct schema_member pending_members[] = {
+    { .name = "type", .type = &qmp_job_type_type, .required = true },
+    { .name = "id", .type = &schema_string, .required = true },
+    { .name = NULL },
+};
+static const struct schema_type pending_type = {
+    .kind = SCHEMA_STRUCT,
+    .members = pending_members,
+};
+
+static const struct schema_member export_deleted_members[] = {
+    { .name = "id", .type = &schema_string, .required = true },
+    { .name = NULL },
+};
+static const struct schema_type export_deleted_type = {
+    .kind = SCHEMA_STRUCT,
+    .members = export_deleted_members,
+};
+
+const struct qmp_event qmp_all_events[] = {
+    { .name = "JOB_STATUS_CHANGE",
+      .doc = "A job has reached another status.",
+      .data = &status_change_type },
+    { .name = "BLOCK_JOB_COMPLETED",
+      .doc = "A block job has ended and was not cancelled: it succeeded, or "
+             "it failed and `error` says why.",
+      .data = &completed_type },
+    { .name = "BLOCK_JOB_CANCELLED",
+      .doc = "A block job has ended because it, or a job of its group, was "
+             "cancelled or failed.",
+      .data = &cancelled_type },
+    { .name = "BLOCK_JOB_ERROR",
+      .doc = "A block job has met an I/O error.",
+      .data = &error_type },
+    { .name = "BLOCK_JOB_PENDING",
+      .doc = "A block job waits for job-finalize.",
+      .data = &pending_type },
+    { .name = "BLOCK_EXPORT_DELETED",
+      .doc = "An export is gone; its id is free again.",
+      .data = &export_deleted_type },
+    { .name = NULL },
+};

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The transaction command: all or nothing, at one instant."""
+import pytest
+
+from support.disks import (add_bitmap, backup_action, dirty_bytes,
+                           failing_node, new_disk, new_target)
+from support.images import KIB, MIB, assert_same, qemu_io
+
+SIZE = 4 * MIB
+
+
+@pytest.fixture
+def daemon(cohortd):
+    daemon = cohortd(nbd=True)
+    for disk in ("a", "b"):
+        new_disk(daemon, disk, SIZE, seed=1)
+        add_bitmap(daemon, disk)
+        qemu_io(daemon.nbd_uri(disk), "write -P 7 0 128k")
+        new_target(daemon, f"{disk}-target", SIZE)
+    return daemon
+
+
+def incremental(disk, target=None, **more):
+    return backup_action(disk, target or f"{disk}-target", sync="incremental",
+                         bitmap="b0", **more)
+
+
+def bitmap_action(verb, disk, name="b0", **more):
+    return (f"block-dirty-bitmap-{verb}", {"node": disk, "name": name, **more})
+
+
+def ends(daemon, *jobs):
+    return [daemon.qmp.wait_job_gone(job)["event"].rpartition("_")[2]
+            for job in jobs]
+
+
+def test_a_group_that_succeeds_consumes_all_bitmaps(daemon):
+    "Both jobs complete, both bitmaps start anew."
+    daemon.qmp.transaction(incremental("a"), incremental("b"), grouped=True)
+    assert ends(daemon, "job-a", "job-b") == ["COMPLETED", "COMPLETED"]
+    assert [dirty_bytes(daemon, disk) for disk in "ab"] == [0, 0]
+
+
+def test_a_group_that_fails_keeps_all_bitmaps_and_can_be_repeated(daemon):
+    "One EIO: both jobs end, no bitmap lost, the same command succeeds later."
+    daemon.qmp.command("blockdev-add", failing_node("bad", SIZE))
+    daemon.qmp.transaction(incremental("a"), incremental("b", "bad"),
+                           grouped=True)
+    first, second = (daemon.qmp.wait_job_gone(job) for job in
+                     ("job-a", "job-b"))
+    assert first["event"] == "BLOCK_JOB_CANCELLED"
+    assert second["event"] == "BLOCK_JOB_COMPLETED"
+    assert "error" in second["data"]
+    for disk in "ab":
+        assert dirty_bytes(daemon, disk) == 128 * KIB
+        assert not daemon.qmp.bitmap(disk, "b0")["busy"]
+    qemu_io(daemon.nbd_uri("a"), "write -P 9 1M 64k")
+
+    daemon.qmp.transaction(incremental("a"), incremental("b"), grouped=True)
+    assert ends(daemon, "job-a", "job-b") == ["COMPLETED", "COMPLETED"]
+    qemu_io(daemon.folder / "a-target.raw", "read -P 7 0 128k",
+            "read -P 9 1M 64k", read_only=True)
+    qemu_io(daemon.folder / "b-target.raw", "read -P 7 0 128k",
+            read_only=True)
+
+
+def test_a_member_without_work_still_waits_for_the_others(daemon):
+    "A job that is done at once ends cancelled when a peer fails."
+    daemon.qmp.command("block-dirty-bitmap-clear", node="a", name="b0")
+    daemon.qmp.command("blockdev-add", failing_node("bad", SIZE))
+    daemon.qmp.transaction(incremental("a"), incremental("b", "bad"),
+                           grouped=True)
+    assert ends(daemon, "job-a", "job-b") == ["CANCELLED", "COMPLETED"]
+
+
+@pytest.mark.parametrize("whom", ["job-a", "job-b"])
+def test_cancelling_one_cancels_all(daemon, whom):
+    "A cancelled member takes the group down, and bitmaps stay."
+    daemon.qmp.transaction(incremental("a"), incremental("b", speed=1),
+                           grouped=True)
+    daemon.qmp.command("job-cancel", id=whom)
+    assert ends(daemon, "job-a", "job-b") == ["CANCELLED", "CANCELLED"]
+    assert [dirty_bytes(daemon, disk) for disk in "ab"] == [128 * KIB] * 2
+
+
+def test_individual_jobs_end_each_by_itself(daemon):
+    "Without a group one fails and the other succeeds."
+    daemon.qmp.command("blockdev-add", failing_node("bad", SIZE))
+    daemon.qmp.transaction(incremental("a"), incremental("b", "bad"))
+    assert ends(daemon, "job-a", "job-b") == ["COMPLETED", "COMPLETED"]
+    assert [dirty_bytes(daemon, disk) for disk in "ab"] == [0, 128 * KIB]
+
+
+def test_finalizing_one_finalizes_the_group(daemon):
+    "A group waits in pending for one job-finalize, on any member."
+    daemon.qmp.transaction(incremental("a"),
+                           incremental("b", auto_finalize=False),
+                           grouped=True)
+    daemon.qmp.wait_event("BLOCK_JOB_PENDING", id="job-b")
+    assert {job["status"] for job in daemon.qmp.command("query-jobs")} == \
+        {"pending"}
+    daemon.qmp.command("job-finalize", id="job-a")
+    assert ends(daemon, "job-a", "job-b") == ["COMPLETED", "COMPLETED"]
+
+
+@pytest.mark.parametrize("actions", [
+    [bitmap_action("add", "a", "new")],
+    [bitmap_action("clear", "a")],
+    [bitmap_action("remove", "a")],
+    [bitmap_action("disable", "a")],
+    [incremental("a")],
+    [incremental("a"), incremental("b"), bitmap_action("add", "b", "new")],
+])
+def test_an_abort_undoes_everything_before_it(daemon, actions):
+    "After a transaction that ends in abort all is as it was."
+    before = daemon.qmp.command("query-named-block-nodes")
+    with pytest.raises(Exception, match="abort"):
+        daemon.qmp.transaction(*actions, ("abort", {}))
+    assert daemon.qmp.command("query-named-block-nodes") == before
+    assert daemon.qmp.command("query-jobs") == []
+    daemon.qmp.transaction(incremental("a"))
+    daemon.qmp.wait_job_gone("job-a")
+
+
+def test_later_actions_see_earlier_ones(daemon):
+    "Add, merge into it, remove the old one: one step."
+    daemon.qmp.transaction(
+        bitmap_action("add", "a", "new", disabled=True),
+        ("block-dirty-bitmap-merge",
+         {"node": "a", "target": "new", "bitmaps": ["b0"]}),
+        bitmap_action("remove", "a"),
+        bitmap_action("add", "a", granularity=4096))
+    assert dirty_bytes(daemon, "a", "new") == 128 * KIB
+    assert daemon.qmp.bitmap("a", "b0")["granularity"] == 4096
+    assert dirty_bytes(daemon, "a") == 0
+
+
+def test_merge_across_nodes_and_threads(daemon):
+    "Bits of one disk's bitmap go to another disk's."
+    qemu_io(daemon.nbd_uri("b"), "write 1M 64k")
+    daemon.qmp.command("block-dirty-bitmap-merge", node="a", target="b0",
+                       bitmaps=[{"node": "b", "name": "b0"}])
+    assert dirty_bytes(daemon, "a") == 192 * KIB
+
+
+def test_clear_and_full_backup_start_a_chain(daemon):
+    "Clear and full backup at one instant; then increments go on from there."
+    daemon.qmp.transaction(bitmap_action("clear", "a"),
+                           backup_action("a", "a-target", "job-a"))
+    daemon.qmp.wait_job_gone("job-a")
+    qemu_io(daemon.nbd_uri("a"), "write -P 3 3M 64k")
+    daemon.qmp.transaction(incremental("a"))
+    daemon.qmp.wait_job_gone("job-a")
+    assert_same(daemon.folder / "a.raw", daemon.folder / "a-target.raw")
+
+
+@pytest.mark.parametrize("actions, word", [
+    ([bitmap_action("remove", "a"), bitmap_action("clear", "a")], "b0"),
+    ([bitmap_action("add", "a", "n"), bitmap_action("add", "a", "n")], "'n'"),
+    ([incremental("a"), bitmap_action("clear", "a")], "job-a"),
+    ([incremental("a"), incremental("b", "a-target")], "job-a"),
+    ([incremental("a"), incremental("b", job="job-a")], "job-a"),
+    ([incremental("a"), incremental("b", "nowhere")], "nowhere"),
+])
+def test_actions_that_contradict_each_other_are_refused(daemon, actions, word):
+    "The second action's error is the reply, and nothing of the first stays."
+    before = daemon.qmp.command("query-named-block-nodes")
+    with pytest.raises(Exception, match=word):
+        daemon.qmp.transaction(*actions)
+    assert daemon.qmp.command("query-named-block-nodes") == before
+    assert daemon.qmp.command("query-jobs") == []
+
+
+def test_only_jobs_can_be_grouped(daemon):
+    "A bitmap action in a grouped transaction is refused before anything."
+    with pytest.raises(Exception, match="clear"):
+        daemon.qmp.transaction(incremental("a"), bitmap_action("clear", "b"),
+                               grouped=True)
+    assert daemon.qmp.command("query-jobs") == []
+
+
+def test_an_empty_transaction_succeeds(daemon):
+    "Nothing to do is done."
+    daemon.qmp.transaction()
+    daemon.qmp.transaction(grouped=True)
+
+
+def test_a_thousand_actions(daemon):
+    "1,000 bitmaps are added in one step, and removed in another."
+    names = [f"n{index}" for index in range(1000)]
+    daemon.qmp.transaction(*(bitmap_action("add", "a", name)
+                             for name in names))
+    assert len(daemon.qmp.node("a")["dirty-bitmaps"]) == 1001
+    daemon.qmp.transaction(*(bitmap_action("remove", "a", name)
+                             for name in names))
+    assert len(daemon.qmp.node("a")["dirty-bitmaps"]) == 1
+
+
+def test_unknown_actions_and_modes_are_refused(daemon):
+    "The error names the word that is not known."
+    assert "explode" in daemon.qmp.error(
+        "transaction", actions=[{"type": "explode", "data": {}}]).desc
+    assert "sometimes" in daemon.qmp.error(
+        "transaction", actions=[],
+        properties={"completion-mode": "sometimes"}).desc
+    assert "data" in daemon.qmp.error(
+        "transaction", actions=[{"type": "abort"}]).desc
