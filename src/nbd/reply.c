@@ -210,8 +210,9 @@ static void advance_round(struct nbd_connection *connection, size_t bytes)
     }
 }
 
-/* Sends one round, as far as the socket takes it: 0 when it is done. */
-static int send_round(struct nbd_connection *connection)
+/* Sends one round, as far as the socket takes it: 0 when it is done. Not part
+ * of anything that yields, for errno's sake. */
+static G_NO_INLINE int send_round(struct nbd_connection *connection)
 {
     if (!round_under_way(connection)) {
         begin_round(connection);
