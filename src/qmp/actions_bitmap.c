@@ -110,6 +110,10 @@ static int co_prepare_add(struct transaction_action *action,
                          "A bitmap's granularity cannot be 0; leave it out "
                          "for the default");
     }
+    ret = co_check_count(entry->node, err);
+    if (ret < 0) {
+        return ret;
+    }
     self->owned =
         dirty_bitmap_new(entry->node, name, granularity,
                          json_dict_bool(self->data, "disabled", false), err);
