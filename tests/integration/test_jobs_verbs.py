@@ -3,86 +3,18 @@
 with a sentence that names the job and its state."""
 import pytest
 
-from support.disks import (add_bitmap, backup_action, new_disk, new_target,
-                           raw_options)
+from support.disks import backup_action, new_disk, raw_options
 from support.images import MIB
-
-SIZE = 4 * MIB
-ID = "job-a"
-
+from support.job_states import (ID, SIZE, STATES, VERBS, add_disks, paused,
+                                running, status, verb_name)
 
 @pytest.fixture
 def daemon(cohortd):
     daemon = cohortd(nbd=True)
-    for disk in "ab":
-        new_disk(daemon, disk, SIZE, seed=1)
-        add_bitmap(daemon, disk)
-        new_target(daemon, f"{disk}-target", SIZE)
+    add_disks(daemon)
     return daemon
 
 
-def start(daemon, disk="a", **more):
-    daemon.qmp.command(*backup_action(disk, f"{disk}-target", **more))
-
-
-def status(daemon, job=ID):
-    for info in daemon.qmp.command("query-jobs"):
-        if info["id"] == job:
-            return info["status"]
-    return "gone"
-
-
-# How to bring job-a into each state, and keep it there.
-
-def running(daemon):
-    start(daemon, speed=1)
-    daemon.qmp.wait_event("JOB_STATUS_CHANGE", id=ID, status="running")
-
-
-def paused(daemon):
-    running(daemon)
-    daemon.qmp.command("job-pause", id=ID)
-    daemon.qmp.wait_event("JOB_STATUS_CHANGE", id=ID, status="paused")
-
-
-def waiting(daemon):
-    daemon.qmp.transaction(backup_action("a", "a-target"),
-                           backup_action("b", "b-target", speed=1),
-                           grouped=True)
-    daemon.qmp.wait_event("JOB_STATUS_CHANGE", id=ID, status="waiting")
-
-
-def pending(daemon):
-    start(daemon, auto_finalize=False)
-    daemon.qmp.wait_event("BLOCK_JOB_PENDING", id=ID)
-
-
-def concluded(daemon):
-    start(daemon, auto_dismiss=False)
-    daemon.qmp.wait_event("JOB_STATUS_CHANGE", id=ID, status="concluded")
-
-
-STATES = [running, paused, waiting, pending, concluded]
-# Verb, command, the key of the id, other members, and where it is allowed.
-WORKING = ("running", "paused")
-ENDLESS = WORKING + ("waiting", "pending")
-VERBS = [
-    ("job-cancel", "id", {}, ENDLESS),
-    ("block-job-cancel", "device", {"force": True}, ENDLESS),
-    ("block-job-cancel", "device", {}, ("running", "waiting", "pending")),
-    ("job-pause", "id", {}, ("running",)),
-    ("block-job-pause", "device", {}, ("running",)),
-    ("job-resume", "id", {}, ("paused",)),
-    ("block-job-resume", "device", {}, ("paused",)),
-    ("block-job-set-speed", "device", {"speed": 4096}, WORKING),
-    ("block-job-change", "id", {"type": "backup"}, ()),
-    ("job-complete", "id", {}, ()),
-    ("block-job-complete", "device", {}, ()),
-    ("job-finalize", "id", {}, ("pending",)),
-    ("block-job-finalize", "id", {}, ("pending",)),
-    ("job-dismiss", "id", {}, ("concluded",)),
-    ("block-job-dismiss", "id", {}, ("concluded",)),
-]
 # Refused for another reason than the state; the sentence says which.
 OTHER_REASON = {
     ("job-pause", "paused"): "paused already",
@@ -94,8 +26,8 @@ OTHER_REASON = {
 
 
 @pytest.mark.parametrize("state", STATES, ids=lambda state: state.__name__)
-@pytest.mark.parametrize("command, key, more, allowed", VERBS, ids=[
-    f"{verb[0]}{'-force' if verb[2].get('force') else ''}" for verb in VERBS])
+@pytest.mark.parametrize("command, key, more, allowed", VERBS, ids=map(
+    verb_name, VERBS))
 def test_each_verb_in_each_state(daemon, state, command, key, more, allowed):
     "Allowed, or refused with job and state named, and then without effect."
     state(daemon)
@@ -133,8 +65,8 @@ def aborting(daemon, hanging_disk):
     return daemon
 
 
-@pytest.mark.parametrize("command, key, more, allowed", VERBS, ids=[
-    f"{verb[0]}{'-force' if verb[2].get('force') else ''}" for verb in VERBS])
+@pytest.mark.parametrize("command, key, more, allowed", VERBS, ids=map(
+    verb_name, VERBS))
 def test_no_verb_is_allowed_while_aborting(aborting, command, key, more,
                                            allowed):
     "A job that aborts takes no verb, and says that it aborts."
