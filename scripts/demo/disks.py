@@ -13,7 +13,7 @@ MIB = 1 << 20
 SOURCES = ["/usr/include", "/usr/lib/python3", "/usr/share/perl",
            "/usr/lib/python3.11", "/usr/share/doc", "/usr/share/zoneinfo",
            "/usr/sbin", "/usr/lib"]
-LIMIT_BYTES = 220 * MIB
+LIMIT_BYTES = 150 * MIB
 
 
 def run(*words, check=True, data=None):

@@ -4,6 +4,7 @@ until it is frozen. `cohort backup --freeze-cmd` asks for that through a
 socket, as it would ask the agent in a real guest."""
 import socket
 import threading
+import time
 
 from disks import run
 
@@ -15,6 +16,7 @@ class Writer:
         self.ending = False
         self.resting = False
         self.failure = None
+        self.copying_s = 0.0
         self.snapshot = None  # where the freeze puts its reference copies
         self.address = str(folder / "agent.sock")
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -60,10 +62,13 @@ class Writer:
             return f"error: the writer failed: {self.failure}"
         self.turn.acquire()
         self.frozen = True
+        self.copying_s = 0.0
         for disk in self.disks:
             disk.freeze()
+        began = time.monotonic()
         for disk in self.disks if self.snapshot else []:
             run("nbdcopy", disk.uri, self.snapshot / f"{disk.name}.raw")
+        self.copying_s = time.monotonic() - began
         return "ok"
 
     def thaw(self):

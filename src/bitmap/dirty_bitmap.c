@@ -71,6 +71,9 @@ static bool record_write(struct block_hook *hook,
     return true;
 }
 
+/* How much coarser at a time: then there is room to grow on. */
+#define COARSER 64
+
 /* Resizes, at the cost of granularity when memory is short. */
 static void resize_bits(struct bitmap **bits,
                         uint64_t size_bytes,
@@ -81,7 +84,8 @@ static void resize_bits(struct bitmap **bits,
 
     while (bitmap_resize(*bits, size_bytes, grown_is_set, NULL) < 0) {
         g_assert(granularity < LIMIT_BITMAP_GRANULARITY_MAX);
-        granularity *= 2;
+        granularity =
+            min_u64(granularity * COARSER, LIMIT_BITMAP_GRANULARITY_MAX);
         struct bitmap *coarser = bitmap_new(old_bytes, granularity, NULL);
         if (coarser != NULL) {
             bitmap_merge(coarser, *bits);

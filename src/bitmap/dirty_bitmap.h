@@ -16,6 +16,10 @@
  * so the name and the struct dirty_bitmap live through both; what changes is
  * which bits they hold.
  *
+ * Bitmaps follow their disk's size. What a disk grows by is dirty (in the
+ * successor, while frozen). A bitmap that would pass LIMIT_BITMAP_BYTES then
+ * gets a coarser granularity; growing never fails for a bitmap's sake.
+ *
  * Threads: everything here belongs to the node's home thread; the main thread
  * may use it while the node is fenced. Functions never yield.
  */

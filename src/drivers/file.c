@@ -111,6 +111,20 @@ static int open_file(struct file_opening *opening)
                            state->filename);
 }
 
+/* Opening must not wait for the other end of a FIFO, so it was done with
+ * O_NONBLOCK; I/O shall wait, else io_uring gives up where it would have to. */
+static int make_blocking(struct file_opening *opening)
+{
+    int flags = fcntl(opening->state->fd, F_GETFL);
+
+    if (flags < 0 ||
+        fcntl(opening->state->fd, F_SETFL, flags & ~O_NONBLOCK) < 0) {
+        return error_set_errno(&opening->err, -errno, "cannot prepare '%s'",
+                               opening->state->filename);
+    }
+    return 0;
+}
+
 /* Is it the kind of file the driver is for, and how large? */
 static int examine_file(struct file_opening *opening)
 {
@@ -182,6 +196,9 @@ static int run_opening(void *opaque)
 
     if (ret == 0) {
         ret = examine_file(opening);
+    }
+    if (ret == 0) {
+        ret = make_blocking(opening);
     }
     if (ret == 0 && opening->lock) {
         ret = file_lock_take(state->fd, state->filename, state->writable,

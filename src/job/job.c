@@ -84,6 +84,7 @@ struct job *job_new(struct job_list *list,
     if (check_id(list, options->id, err) < 0) {
         return NULL;
     }
+    g_assert(loop_current() != NULL);
     struct job *job = g_new0(struct job, 1);
     job->list = list;
     list_init(&job->txn_link);

@@ -91,6 +91,25 @@ static const struct schema_type detect_zeroes_type = {
     .values = detect_zeroes_values,
 };
 
+static const struct schema_member child_members[] = {
+    { .name = "child",
+      .type = &schema_string,
+      .doc = "Its role: file, backing and the like.",
+      .required = true },
+    { .name = "node-name", .type = &schema_string, .required = true },
+    { .name = NULL },
+};
+static const struct schema_type child_type = {
+    .kind = SCHEMA_STRUCT,
+    .name = "BlockdevChild",
+    .doc = "A node that another lies on.",
+    .members = child_members,
+};
+static const struct schema_type child_list_type = {
+    .kind = SCHEMA_LIST,
+    .element = &child_type,
+};
+
 static const struct schema_member device_info_members[] = {
     { .name = "file", .type = &schema_string, .required = true },
     { .name = "node-name", .type = &schema_string },
@@ -104,6 +123,11 @@ static const struct schema_member device_info_members[] = {
       .required = true },
     { .name = "backing_file", .type = &schema_string },
     { .name = "backing_file_depth", .type = &schema_int, .required = true },
+    { .name = "children", .type = &child_list_type, .required = true },
+    { .name = "active",
+      .type = &schema_bool,
+      .doc = "Always true.",
+      .required = true },
     { .name = "encrypted", .type = &schema_bool, .required = true },
     { .name = "detect_zeroes", .type = &detect_zeroes_type, .required = true },
     { .name = "bps",

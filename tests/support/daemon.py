@@ -48,6 +48,7 @@ class Daemon:
             words += ["--nbd-server",
                       f"addr.type=unix,addr.path={self.nbd_path}"]
         self.words = words + [str(option) for option in options]
+        pathlib.Path(self.pidfile).unlink(missing_ok=True)  # of a killed one
         with open(self.stderr_path, "ab") as errors:
             self.process = subprocess.Popen(
                 self.words, stdin=subprocess.DEVNULL,

@@ -89,13 +89,20 @@ def allocated_bytes(path):
     return os.stat(path).st_blocks * 512
 
 
-def qemu_io(target, *commands, image_format="raw", check=True, read_only=False):
+def qemu_io(target, *commands, image_format="raw", check=True,
+            read_only=None):
     """Runs qemu-io commands on a file or NBD URI; returns its output. With
     `check`, a command that failed (also `read -P` that did not match) fails
-    the test."""
+    the test. If all commands are reads it opens read-only, and a file also
+    when a daemon holds its locks."""
     words = ["qemu-io", "-f", image_format]
+    if read_only is None:
+        read_only = all(command.startswith(("read", "map", "length"))
+                        for command in commands)
     if read_only:
-        words += ["-r", "-U"]
+        words.append("-r")
+        if "://" not in str(target):
+            words.append("-U")
     for command in commands:
         words += ["-c", command]
     result = run(*words, str(target), check=check)

@@ -288,13 +288,13 @@ static void a_disk_that_outgrows_a_bitmap_makes_it_coarser(
     co_write(node, 512, 1);
     freeze(bitmap, "job0");
     co_write(node, 8 * KIB, 1);
-    co_resize(node, UINT64_C(1) << 51);
+    co_resize(node, 8 * TIB);
     dirty_bitmap_reclaim(bitmap);
     struct bitmap *bits = dirty_bitmap_bits(bitmap);
     assert_true(bitmap_granularity_bytes(bits) > 512);
     assert_true(bitmap_get(bits, 512));
     assert_true(bitmap_get(bits, 8 * KIB));
-    assert_true(bitmap_get(bits, (UINT64_C(1) << 51) - 1));
+    assert_true(bitmap_get(bits, 8 * TIB - 1));
     co_go_back(place);
 }
 

@@ -125,6 +125,8 @@ GRAPH_TEST(failure_undoes_everything)
 GRAPH_TEST(stacks_have_a_limit)
 {
     struct json_value *deep = json_dict_new();
+    struct block_node *top;
+    char byte;
     g_autoptr(GError) err = NULL;
 
     (void)opaque;
@@ -139,7 +141,7 @@ GRAPH_TEST(stacks_have_a_limit)
     assert_true(co_block_add(graph, deep, false, NULL, &err) < 0);
     assert_error(&err, "on top of each other");
     json_free(deep);
-    co_add(graph, "memory,node-name=n0");
+    co_add(graph, "memory,node-name=n0,alignment=4096");
     for (int i = 1; i <= 64; i++) {
         g_autofree char *options =
             g_strdup_printf("filter,node-name=n%d,file=n%d", i, i - 1);
@@ -147,6 +149,13 @@ GRAPH_TEST(stacks_have_a_limit)
         co_add(graph, options);
     }
     co_add_fails(graph, "filter,node-name=x,file=n64", "on top of each other");
+    /* The deepest stack fits the stack of a coroutine. */
+    top = block_find(graph, "n64", NULL);
+    co_go_home(top);
+    assert_int_equal(co_block_pwrite(top, 1, 1, "x", BLOCK_FUA), 0);
+    assert_int_equal(co_block_pread(top, 1, 1, &byte), 0);
+    assert_int_equal(byte, 'x');
+    co_go_main(top);
 }
 
 /* What is over a read-only child is read-only. */

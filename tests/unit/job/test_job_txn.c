@@ -109,6 +109,7 @@ static void t5_success_after_a_peers_cancel_is_cancelled(struct place *place)
     co_wait_for_all(place);
     assert_int_equal(a.final, -ECANCELED);
     assert_int_equal(b.final, -ECANCELED);
+    assert_log(place, "b", "created running aborting CANCELLED concluded null");
 }
 
 /* start_group() drops the creator's reference in every test here; this one

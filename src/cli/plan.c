@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A disk can be incremental when the newest point that holds it is whole, and
+ * the daemon still has the bitmap which that point names: the name is given to
+ * a bitmap only once it is relative to that very point, so a bitmap of another
+ * age, of another repository or of a copy of this one does not match.
+ */
+#include "cli/plan.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "cli/daemon_nodes.h"
+#include "repo/chain.h"
+#include "repo/content.h"
+#include "repo/names.h"
+
+#define NO_HASH \
+ "0000000000000000000000000000000000000000000000000000000000000000"
+
+/* Why the bitmap cannot be used; NULL: it can. A new string. */
+static char *bitmap_fault(const struct repository *repository,
+                          const struct daemon_node *node,
+                          const struct manifest *newest,
+                          const struct manifest_disk *last)
+{
+    const struct daemon_bitmap *bitmap =
+        last->bitmap == NULL ? NULL : daemon_node_bitmap(node, last->bitmap);
+
+    if (bitmap == NULL) {
+        return g_strdup_printf("the daemon has no record of the changes since "
+                               "point %s",
+                               newest->point);
+    }
+    if (repository_is_distrusted(repository, bitmap->name)) {
+        return g_strdup("it is not known what its record of changes is "
+                        "relative to");
+    }
+    if (bitmap->is_inconsistent) {
+        return g_strdup("its record of changes is inconsistent");
+    }
+    if (!bitmap->is_recording) {
+        return g_strdup("its record of changes was disabled");
+    }
+    if (bitmap->is_busy) {
+        return g_strdup("its record of changes is in use");
+    }
+    return NULL;
+}
+
+/* Why the disk cannot be incremental; NULL: it can. A new string. */
+static char *reason_for_full(const struct repository *repository,
+                             const struct daemon_node *node,
+                             const struct manifest *newest)
+{
+    g_autoptr(GError) why = NULL;
+    const struct manifest_disk *last;
+
+    if (newest == NULL) {
+        return g_strdup("first backup of this disk");
+    }
+    last = manifest_find_disk(newest, node->name);
+    if (last->size != node->size) {
+        return g_strdup_printf("its size changed from %" G_GUINT64_FORMAT
+                               " to %" G_GUINT64_FORMAT " bytes",
+                               last->size, node->size);
+    }
+    if (node->size == 0) {
+        return g_strdup("it is empty");
+    }
+    if (repository_chain_length(repository, newest, node->name) >=
+        REPOSITORY_CHAIN_MAX) {
+        return g_strdup_printf("its chain has %d points", REPOSITORY_CHAIN_MAX);
+    }
+    char *fault = bitmap_fault(repository, node, newest, last);
+    if (fault != NULL) {
+        return fault;
+    }
+    g_autoptr(chain_auto) chain =
+        chain_open(repository, newest, node->name, &why);
+    g_autoptr(hash_list_auto) hashes =
+        chain == NULL ? NULL
+                      : content_load_hashes(repository, newest, last, &why);
+    if (hashes == NULL) {
+        return g_strdup_printf("the points it would build on are damaged (%s)",
+                               why->message);
+    }
+    return NULL;
+}
+
+static int plan_disk(const struct repository *repository,
+                     const struct daemon_node *node,
+                     bool full,
+                     struct manifest *point,
+                     GError **err)
+{
+    const struct manifest *newest =
+        repository_newest_with(repository, node->name);
+    struct manifest_disk *disk;
+
+    if (!disk_name_is_legal(node->name)) {
+        return error_set(err, -EINVAL,
+                         "node '%s' cannot be backed up: its name is not one "
+                         "that a file can be named for; give the node a name",
+                         node->name);
+    }
+    if (node->size > REPO_DISK_BYTES_MAX) {
+        return error_set(err, -EFBIG,
+                         "disk '%s' is larger than the %" G_GUINT64_FORMAT
+                         " bytes that a repository takes",
+                         node->name, (guint64)REPO_DISK_BYTES_MAX);
+    }
+    if (manifest_find_disk(point, node->name) != NULL) {
+        return error_set(err, -EINVAL, "disk '%s' was given twice", node->name);
+    }
+    disk = manifest_add_disk(point, node->name);
+    disk->size = node->size;
+    disk->bitmap = g_strdup(point->label);
+    disk->hash_root = g_strdup(NO_HASH);
+    disk->job = g_strdup_printf("%s-%u", point->label, point->disks->len - 1);
+    disk->reason = full ? g_strdup("a full backup was asked for")
+                        : reason_for_full(repository, node, newest);
+    if (disk->reason == NULL) {
+        disk->incremental = true;
+        disk->previous = g_strdup(newest->point);
+        disk->previous_bitmap =
+            g_strdup(manifest_find_disk(newest, node->name)->bitmap);
+        disk->reason = g_strdup_printf("changes since point %s", newest->point);
+    }
+    return 0;
+}
+
+static struct manifest *new_point(const struct repository *repository,
+                                  const char *peer,
+                                  GError **err)
+{
+    g_autoptr(GDateTime) now = g_date_time_new_now_utc();
+    g_autofree char *random = hex_random(8, err);
+    struct manifest *point;
+
+    if (random == NULL) {
+        return NULL;
+    }
+    point = manifest_new();
+    point->sequence = repository_next_sequence(repository);
+    point->point = point_id_new(now, point->sequence);
+    point->directory = g_strconcat(PARTIAL_PREFIX, point->point, NULL);
+    point->repository = g_strdup(repository->id);
+    point->label = g_strdup_printf("%s%04" G_GUINT64_FORMAT "-%s",
+                                   repository->prefix, point->sequence, random);
+    point->not_before = g_strdup("");
+    point->not_after = g_strdup("");
+    point->tool = g_strdup("cohort " COHORT_VERSION);
+    point->daemon = g_strdup(peer);
+    return point;
+}
+
+/* The disks to back up, by name: those given, or those found. */
+static int choose_names(const struct repository *repository,
+                        struct qmp_client *client,
+                        const GPtrArray *nodes,
+                        char *const *names,
+                        GPtrArray **ret_names,
+                        GError **err)
+{
+    int ret;
+
+    if (names == NULL || names[0] == NULL) {
+        ret = daemon_nodes_discover(client, nodes, repository->prefix,
+                                    ret_names, err);
+        if (ret == 0 && (*ret_names)->len == 0) {
+            g_clear_pointer(ret_names, g_ptr_array_unref);
+            return error_set(err, -ENOENT,
+                             "the daemon serves no writable disk; name one "
+                             "with --disk NODE");
+        }
+        return ret;
+    }
+    *ret_names = g_ptr_array_new_with_free_func(g_free);
+    for (size_t i = 0; names[i] != NULL; i++) {
+        g_ptr_array_add(*ret_names, g_strdup(names[i]));
+    }
+    return 0;
+}
+
+int plan_point(const struct repository *repository,
+               struct qmp_client *client,
+               char *const *names,
+               bool full,
+               struct manifest **ret_point,
+               GError **err)
+{
+    g_autoptr(GPtrArray) nodes = NULL;
+    g_autoptr(GPtrArray) chosen = NULL;
+    int ret = daemon_nodes_query(client, &nodes, err);
+
+    if (ret == 0) {
+        ret = choose_names(repository, client, nodes, names, &chosen, err);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    g_autoptr(manifest_auto) point =
+        new_point(repository, qmp_client_peer(client), err);
+    if (point == NULL) {
+        return -EIO;
+    }
+    for (guint i = 0; i < chosen->len; i++) {
+        const struct daemon_node *node =
+            daemon_nodes_find(nodes, chosen->pdata[i]);
+        if (node == NULL) {
+            return error_set(err, -ENOENT,
+                             "the daemon has no disk '%s' (query-named-block-"
+                             "nodes lists what it has)",
+                             (char *)chosen->pdata[i]);
+        }
+        ret = plan_disk(repository, node, full, point, err);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    *ret_point = g_steal_pointer(&point);
+    return 0;
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Puts right what a run left behind, also the one that has just failed: jobs,
+ * target nodes and bitmaps in the daemon, a partial point in the repository.
+ * docs/internals/repository-protocol.md says why each step is right.
+ *
+ * The repository's lock is held. One thread; blocking.
+ */
+#ifndef CLI_SETTLE_H
+#define CLI_SETTLE_H
+
+#include <glib.h>
+
+#include "cli/qmp_client.h"
+#include "repo/repository.h"
+
+/* Told of each thing that was put right, as a sentence. */
+typedef void (*settle_say_fn)(void *opaque, const char *sentence);
+
+/* After this the daemon has no job and no target node of this repository and
+ * only those of its bitmaps that the newest points name; the repository has no
+ * partial point. A point whose group turns out to be committed is published. */
+int settle(struct repository *repository,
+           struct qmp_client *client,
+           settle_say_fn say,
+           void *opaque,
+           GError **err);
+
+/* Gives the bitmaps of the point's increments their new names, in one
+ * transaction: from then on these say that the bitmap is relative to this
+ * point. Nodes whose bitmap has its new name already are left out. */
+int settle_rename_bitmaps(struct qmp_client *client,
+                          const struct manifest *point,
+                          GError **err);
+
+#endif

@@ -1,0 +1,454 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * One pass over the extents asks the file system which of their clusters hold
+ * data, writes the L2 tables, and notes the host clusters in use as runs. A
+ * second one over the runs writes the reference counts. Since the counts cover
+ * their own blocks too, how many blocks there are is found by trying until the
+ * number no longer changes.
+ *
+ * The header comes last: until then the file is no qcow2 image.
+ */
+#include "repo/increment.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "repo/durable.h"
+#include "repo/qcow2_format.h"
+
+#define CLUSTER INCREMENT_CLUSTER_BYTES
+/* Entries of an L2 table, and refcounts (16 bit) in a block. */
+#define L2_COUNT (CLUSTER / sizeof(uint64_t))
+#define RB_COUNT (CLUSTER / sizeof(uint16_t))
+/* Tables are written in units of this, and not where these are empty. */
+#define PAGE 4096
+
+struct run {
+    uint64_t first; /* host cluster */
+    uint64_t count;
+};
+
+struct seal {
+    int fd;
+    uint64_t disk_bytes;
+    uint64_t next;             /* where the next appended cluster goes, bytes */
+    uint64_t first_cluster_at; /* new place of guest cluster 0 */
+    GArray *runs;              /* struct run, ascending: clusters in use */
+    uint64_t *l1;              /* as in the file */
+    uint64_t l1_count;
+    uint64_t l1_at;
+    uint8_t *table; /* scratch, one cluster */
+    /* What SEEK_DATA said last. */
+    uint64_t data_start;
+    uint64_t data_end;
+};
+
+int increment_check_extents(const struct increment_extent *extents,
+                            size_t count,
+                            uint64_t disk_bytes,
+                            GError **err)
+{
+    uint64_t end = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        const struct increment_extent *extent = &extents[i];
+        if (extent->bytes == 0 || extent->offset < end ||
+            !bytes_range_within(extent->offset, extent->bytes, disk_bytes)) {
+            return error_set(err, -EINVAL,
+                             "extent %" G_GUINT64_FORMAT "+%" G_GUINT64_FORMAT
+                             " is empty, out of order or outside the disk of "
+                             "%" G_GUINT64_FORMAT " bytes",
+                             extent->offset, extent->bytes, disk_bytes);
+        }
+        end = extent->offset + extent->bytes;
+        if (extent->offset % CLUSTER != 0 ||
+            (end % CLUSTER != 0 && end != disk_bytes)) {
+            return error_set(err, -EINVAL,
+                             "extent %" G_GUINT64_FORMAT "+%" G_GUINT64_FORMAT
+                             " does not begin and end on a multiple of 64 KiB",
+                             extent->offset, extent->bytes);
+        }
+    }
+    return 0;
+}
+
+static uint64_t allocate(struct seal *seal, uint64_t clusters)
+{
+    uint64_t at = seal->next;
+
+    seal->next += clusters * CLUSTER;
+    return at;
+}
+
+static void add_run(struct seal *seal, uint64_t first, uint64_t count)
+{
+    struct run run = { .first = first, .count = count };
+
+    if (seal->runs->len > 0) {
+        struct run *last =
+            &g_array_index(seal->runs, struct run, seal->runs->len - 1);
+        if (last->first + last->count == first) {
+            last->count += count;
+            return;
+        }
+    }
+    g_array_append_val(seal->runs, run);
+}
+
+/* Writes a table where it is not all zeroes, and clears it. */
+static int write_table(struct seal *seal, uint64_t at, GError **err)
+{
+    static const uint8_t zeroes[PAGE];
+
+    for (uint64_t i = 0; i < CLUSTER; i += PAGE) {
+        if (memcmp(seal->table + i, zeroes, PAGE) == 0) {
+            continue;
+        }
+        int ret = pwrite_fully(seal->fd, seal->table + i, PAGE, at + i);
+        if (ret < 0) {
+            return error_set_errno(err, ret, "cannot write the image's tables");
+        }
+    }
+    memset(seal->table, 0, CLUSTER);
+    return 0;
+}
+
+/* Is there data in the file anywhere in this cluster of the disk? */
+static int cluster_has_data(struct seal *seal,
+                            uint64_t offset,
+                            bool *ret_has,
+                            GError **err)
+{
+    uint64_t end = min_u64(offset + CLUSTER, seal->disk_bytes);
+
+    if (offset >= seal->data_end) {
+        off_t start = lseek(seal->fd, (off_t)offset, SEEK_DATA);
+        off_t stop = start < 0 ? -1 : lseek(seal->fd, start, SEEK_HOLE);
+        if (start < 0 && errno == ENXIO) {
+            seal->data_start = seal->data_end = UINT64_MAX;
+        } else if (start < 0 || stop < 0) {
+            return error_set_errno(err, -errno, "cannot find the file's holes");
+        } else {
+            seal->data_start = (uint64_t)start;
+            seal->data_end = (uint64_t)stop;
+        }
+    }
+    *ret_has = seal->data_start < end;
+    return 0;
+}
+
+/* Guest cluster 0 makes room for the header. */
+static int move_first_cluster(struct seal *seal, GError **err)
+{
+    size_t bytes = (size_t)min_u64(CLUSTER, seal->disk_bytes);
+    ssize_t done = pread_fully(seal->fd, seal->table, bytes, 0);
+    int ret;
+
+    if (done < 0) {
+        return error_set_errno(err, (int)done, "cannot read the first cluster");
+    }
+    seal->first_cluster_at = allocate(seal, 1);
+    ret = pwrite_fully(seal->fd, seal->table, CLUSTER, seal->first_cluster_at);
+    if (ret < 0) {
+        return error_set_errno(err, ret, "cannot move the first cluster");
+    }
+    memset(seal->table, 0, CLUSTER);
+    return 0;
+}
+
+/* Enters one changed cluster into the L2 table under way. */
+static int enter_cluster(struct seal *seal, uint64_t cluster, GError **err)
+{
+    uint64_t entry = QCOW2_L2_ZERO;
+    bool has_data = false;
+    int ret = cluster_has_data(seal, cluster * CLUSTER, &has_data, err);
+
+    if (ret < 0) {
+        return ret;
+    }
+    if (has_data && cluster == 0) {
+        entry = seal->first_cluster_at | QCOW2_ENTRY_COPIED;
+    } else if (has_data) {
+        entry = (cluster * CLUSTER) | QCOW2_ENTRY_COPIED;
+        add_run(seal, cluster, 1);
+    }
+    store_be64(seal->table + cluster % L2_COUNT * sizeof(entry), entry);
+    return 0;
+}
+
+static int finish_l2(struct seal *seal, uint64_t l1_index, GError **err)
+{
+    uint64_t at = allocate(seal, 1);
+
+    store_be64(&seal->l1[l1_index], at | QCOW2_ENTRY_COPIED);
+    return write_table(seal, at, err);
+}
+
+static int write_l2_tables(struct seal *seal,
+                           const struct increment_extent *extents,
+                           size_t count,
+                           GError **err)
+{
+    uint64_t l1_index = UINT64_MAX;
+    int ret = 0;
+
+    for (size_t i = 0; i < count && ret == 0; i++) {
+        uint64_t cluster = extents[i].offset / CLUSTER;
+        uint64_t end = cluster + divide_round_up(extents[i].bytes, CLUSTER);
+        for (; cluster < end && ret == 0; cluster++) {
+            if (l1_index != UINT64_MAX && cluster / L2_COUNT != l1_index) {
+                ret = finish_l2(seal, l1_index, err);
+            }
+            l1_index = cluster / L2_COUNT;
+            if (ret == 0) {
+                ret = enter_cluster(seal, cluster, err);
+            }
+        }
+    }
+    if (ret == 0 && l1_index != UINT64_MAX) {
+        ret = finish_l2(seal, l1_index, err);
+    }
+    return ret;
+}
+
+/* How many refcount blocks the runs, and the appended part up to `end`, need.
+ * The appended part is the highest. */
+static uint64_t count_blocks(const struct seal *seal,
+                             uint64_t appended_at,
+                             uint64_t end)
+{
+    uint64_t next_block = 0;
+    uint64_t blocks = 0;
+
+    for (guint i = 0; i <= seal->runs->len; i++) {
+        struct run run = { .first = appended_at / CLUSTER,
+                           .count = (end - appended_at) / CLUSTER };
+        if (i < seal->runs->len) {
+            run = g_array_index(seal->runs, struct run, i);
+        }
+        uint64_t first = max_u64(run.first / RB_COUNT, next_block);
+        uint64_t last = (run.first + run.count - 1) / RB_COUNT;
+        if (last >= first) {
+            blocks += last - first + 1;
+            next_block = last + 1;
+        }
+    }
+    return blocks;
+}
+
+/* Fills refcount block `index` from the runs; moves `*run_index` past those
+ * that end in it. False if no cluster of the block is in use. */
+static bool fill_block(struct seal *seal, uint64_t index, guint *run_index)
+{
+    uint64_t start = index * RB_COUNT;
+    uint64_t end = start + RB_COUNT;
+    bool used = false;
+
+    while (*run_index < seal->runs->len) {
+        const struct run *run =
+            &g_array_index(seal->runs, struct run, *run_index);
+        uint64_t run_end = run->first + run->count;
+        for (uint64_t cluster = max_u64(run->first, start);
+             cluster < min_u64(run_end, end); cluster++) {
+            store_be16(seal->table + (cluster - start) * sizeof(uint16_t), 1);
+            used = true;
+        }
+        if (run_end > end) {
+            break;
+        }
+        (*run_index)++;
+    }
+    return used;
+}
+
+/* How many refcount blocks, and clusters of the table that lists them, the
+ * image needs; both count themselves. */
+static void size_refcounts(const struct seal *seal,
+                           uint64_t appended_at,
+                           uint64_t *ret_blocks,
+                           uint64_t *ret_table_clusters)
+{
+    uint64_t blocks = 1;
+    uint64_t table_clusters = 1;
+    uint64_t found = 0;
+
+    do {
+        blocks = max_u64(blocks, found);
+        uint64_t end = seal->next + (table_clusters + blocks) * CLUSTER;
+        uint64_t entries = divide_round_up(end / CLUSTER, RB_COUNT);
+        /* Grows only: one more cluster of table is room for 256 TiB. */
+        table_clusters =
+            max_u64(table_clusters,
+                    divide_round_up(entries * sizeof(uint64_t), CLUSTER));
+        end = seal->next + (table_clusters + blocks) * CLUSTER;
+        found = count_blocks(seal, appended_at, end);
+    } while (found > blocks);
+    *ret_blocks = blocks;
+    *ret_table_clusters = table_clusters;
+}
+
+/* Writes the blocks from `block_at` on and enters them into the table. */
+static int write_blocks(struct seal *seal,
+                        uint64_t block_at,
+                        uint64_t *table,
+                        GError **err)
+{
+    uint64_t index = 0;
+    guint run_index = 0;
+
+    for (; run_index < seal->runs->len; index++) {
+        const struct run *run =
+            &g_array_index(seal->runs, struct run, run_index);
+        index = max_u64(index, run->first / RB_COUNT);
+        if (!fill_block(seal, index, &run_index)) {
+            continue;
+        }
+        g_assert(block_at < seal->next);
+        store_be64(&table[index], block_at);
+        int ret = write_table(seal, block_at, err);
+        if (ret < 0) {
+            return ret;
+        }
+        block_at += CLUSTER;
+    }
+    return 0;
+}
+
+static int write_refcounts(struct seal *seal,
+                           uint64_t appended_at,
+                           uint64_t *ret_table_at,
+                           uint64_t *ret_table_clusters,
+                           GError **err)
+{
+    uint64_t blocks, table_clusters;
+
+    size_refcounts(seal, appended_at, &blocks, &table_clusters);
+    uint64_t table_at = allocate(seal, table_clusters);
+    uint64_t block_at = allocate(seal, blocks);
+    add_run(seal, appended_at / CLUSTER, (seal->next - appended_at) / CLUSTER);
+    g_autofree uint64_t *table = g_malloc0_n(table_clusters, (gsize)CLUSTER);
+    int ret = write_blocks(seal, block_at, table, err);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = pwrite_fully(seal->fd, table, table_clusters * CLUSTER, table_at);
+    if (ret < 0) {
+        return error_set_errno(err, ret, "cannot write the refcount table");
+    }
+    *ret_table_at = table_at;
+    *ret_table_clusters = table_clusters;
+    return 0;
+}
+
+static int write_header(struct seal *seal,
+                        uint64_t refcounts_at,
+                        uint64_t refcount_clusters,
+                        const char *backing_name,
+                        const char *backing_format,
+                        GError **err)
+{
+    uint8_t *header = seal->table;
+    size_t format_bytes = strlen(backing_format);
+    size_t name_bytes = strlen(backing_name);
+    uint64_t name_at = QCOW2_HEADER_BYTES + 8 + round_up(format_bytes, 8) + 8;
+
+    g_assert(name_bytes <= QCOW2_BACKING_BYTES_MAX && format_bytes < 16);
+    store_be32(header + QCOW2_MAGIC, QCOW2_MAGIC_VALUE);
+    store_be32(header + QCOW2_VERSION, 3);
+    store_be64(header + QCOW2_BACKING_OFFSET, name_at);
+    store_be32(header + QCOW2_BACKING_BYTES, (uint32_t)name_bytes);
+    store_be32(header + QCOW2_CLUSTER_BITS, 16);
+    store_be64(header + QCOW2_SIZE, seal->disk_bytes);
+    store_be32(header + QCOW2_L1_COUNT, (uint32_t)seal->l1_count);
+    store_be64(header + QCOW2_L1_OFFSET, seal->l1_at);
+    store_be64(header + QCOW2_REFCOUNT_TABLE_OFFSET, refcounts_at);
+    store_be32(header + QCOW2_REFCOUNT_TABLE_CLUSTERS,
+               (uint32_t)refcount_clusters);
+    store_be32(header + QCOW2_REFCOUNT_ORDER, 4);
+    store_be32(header + QCOW2_HEADER_LENGTH, QCOW2_HEADER_BYTES);
+    uint8_t *extension = header + QCOW2_HEADER_BYTES;
+    store_be32(extension, QCOW2_EXTENSION_BACKING_FORMAT);
+    store_be32(extension + 4, (uint32_t)format_bytes);
+    memcpy(extension + 8, backing_format, format_bytes);
+    memcpy(header + name_at, backing_name, name_bytes);
+    int ret = pwrite_fully(seal->fd, header, CLUSTER, 0);
+    return ret == 0
+               ? 0
+               : error_set_errno(err, ret, "cannot write the image's header");
+}
+
+static int seal_image(struct seal *seal,
+                      const struct increment_extent *extents,
+                      size_t count,
+                      const char *backing_name,
+                      const char *backing_format,
+                      GError **err)
+{
+    uint64_t appended_at = seal->next;
+    uint64_t refcounts_at = 0;
+    uint64_t refcount_clusters = 0;
+    int ret = 0;
+
+    add_run(seal, 0, 1); /* the header */
+    if (count > 0 && extents[0].offset == 0) {
+        ret = move_first_cluster(seal, err);
+    }
+    seal->l1_at = allocate(
+        seal, max_u64(1, divide_round_up(seal->l1_count * sizeof(uint64_t),
+                                         CLUSTER)));
+    if (ret == 0) {
+        ret = write_l2_tables(seal, extents, count, err);
+    }
+    if (ret == 0) {
+        ret = pwrite_fully(seal->fd, seal->l1,
+                           seal->l1_count * sizeof(uint64_t), seal->l1_at);
+        if (ret < 0) {
+            return error_set_errno(err, ret, "cannot write the L1 table");
+        }
+        ret = write_refcounts(seal, appended_at, &refcounts_at,
+                              &refcount_clusters, err);
+    }
+    if (ret == 0 && ftruncate(seal->fd, (off_t)seal->next) < 0) {
+        ret = error_set_errno(err, -errno, "cannot extend the image");
+    }
+    if (ret == 0) {
+        ret = write_header(seal, refcounts_at, refcount_clusters, backing_name,
+                           backing_format, err);
+    }
+    return ret;
+}
+
+int increment_seal(int fd,
+                   uint64_t disk_bytes,
+                   const struct increment_extent *extents,
+                   size_t count,
+                   const char *backing_name,
+                   const char *backing_format,
+                   GError **err)
+{
+    struct seal seal = {
+        .fd = fd,
+        .disk_bytes = disk_bytes,
+        .next = round_up(disk_bytes, CLUSTER),
+        .runs = g_array_new(FALSE, FALSE, sizeof(struct run)),
+        .l1_count = divide_round_up(disk_bytes, CLUSTER * L2_COUNT),
+        .table = g_malloc0((gsize)CLUSTER),
+    };
+    int ret = increment_check_extents(extents, count, disk_bytes, err);
+
+    seal.l1 = g_new0(uint64_t, seal.l1_count);
+    if (ret == 0) {
+        ret = seal_image(&seal, extents, count, backing_name, backing_format,
+                         err);
+    }
+    if (ret == 0) {
+        ret = durable_sync(fd, "increment", err);
+    }
+    g_array_unref(seal.runs);
+    g_free(seal.l1);
+    g_free(seal.table);
+    return ret;
+}
