@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "cli/daemon_nodes.h"
 #include "repo/chain.h"
+#include "repo/content.h"
 #include "repo/names.h"
 
 #define NO_HASH \
@@ -76,12 +77,15 @@ static char *reason_for_full(const struct repository *repository,
     if (fault != NULL) {
         return fault;
     }
-    struct chain *chain = chain_open(repository, newest, node->name, &why);
-    if (chain == NULL) {
+    g_autoptr(chain_auto) chain =
+        chain_open(repository, newest, node->name, &why);
+    g_autoptr(hash_list_auto) hashes =
+        chain == NULL ? NULL
+                      : content_load_hashes(repository, newest, last, &why);
+    if (hashes == NULL) {
         return g_strdup_printf("the points it would build on are damaged (%s)",
                                why->message);
     }
-    chain_close(chain);
     return NULL;
 }
 

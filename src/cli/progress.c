@@ -147,6 +147,7 @@ void progress_update(struct progress *progress,
     if (is_new) {
         g_free(bar->phase);
         bar->phase = g_strdup(phase);
+        bar->told_us = now_us;
     }
     bar->done = done;
     bar->total = total;

@@ -33,6 +33,13 @@ struct content_problem {
 
 void content_problem_free(void *problem);
 
+/* The stored list of a disk's hashes at a point, checked against its root.
+ * NULL with err set. */
+struct hash_list *content_load_hashes(const struct repository *repository,
+                                      const struct manifest *point,
+                                      const struct manifest_disk *disk,
+                                      GError **err);
+
 /* Hashes the disk at a point that is being made, and writes its .hashes file
  * and disk->hash_root. An increment inherits the list of the point before it;
  * only pieces that `extents` touch are read, through the chain. */

@@ -15,6 +15,15 @@ struct hashing {
     uint8_t *buffer; /* one piece */
 };
 
+static int tell(const struct hashing *hashing, uint64_t done, GError **err)
+{
+    if (!hashing->watch->step(hashing->watch->opaque, hashing->node, done,
+                              hash_list_count(hashing->list))) {
+        return error_set(err, -ECANCELED, "interrupted");
+    }
+    return 0;
+}
+
 static int hash_piece(struct hashing *hashing, uint64_t index, GError **err)
 {
     uint64_t bytes = hash_list_piece_bytes(hashing->list, index);
@@ -30,11 +39,7 @@ static int hash_piece(struct hashing *hashing, uint64_t index, GError **err)
     } else {
         hash_list_set(hashing->list, index, hashing->buffer);
     }
-    if (!hashing->watch->step(hashing->watch->opaque, hashing->node, index + 1,
-                              hash_list_count(hashing->list))) {
-        return error_set(err, -ECANCELED, "interrupted");
-    }
-    return 0;
+    return tell(hashing, index + 1, err);
 }
 
 static int hash_extents(struct hashing *hashing,
@@ -55,7 +60,25 @@ static int hash_extents(struct hashing *hashing,
         }
         next = index;
     }
-    return 0;
+    return tell(hashing, hash_list_count(hashing->list), err);
+}
+
+struct hash_list *content_load_hashes(const struct repository *repository,
+                                      const struct manifest *point,
+                                      const struct manifest_disk *disk,
+                                      GError **err)
+{
+    g_autofree char *name = manifest_hashes_name(disk);
+    auto_fd int fd =
+        durable_open_directory(repository->fd, point->directory, err);
+    struct hash_list *list =
+        fd < 0 ? NULL
+               : hash_list_load(fd, name, disk->size, disk->hash_root, err);
+
+    if (list == NULL) {
+        g_prefix_error(err, "point %s: ", point->point);
+    }
+    return list;
 }
 
 static struct hash_list *load_previous(const struct repository *repository,
@@ -68,13 +91,7 @@ static struct hash_list *load_previous(const struct repository *repository,
         previous == NULL ? NULL : manifest_find_disk(previous, disk->node);
 
     g_assert(base != NULL && base->size == disk->size);
-    auto_fd int fd =
-        durable_open_directory(repository->fd, previous->directory, err);
-    if (fd < 0) {
-        return NULL;
-    }
-    g_autofree char *name = manifest_hashes_name(base);
-    return hash_list_load(fd, name, base->size, base->hash_root, err);
+    return content_load_hashes(repository, previous, base, err);
 }
 
 int content_hash(const struct repository *repository,

@@ -116,18 +116,11 @@ static int fill_file(const struct repository *repository,
                      const struct content_watch *watch,
                      GError **err)
 {
-    g_autofree char *name = manifest_hashes_name(disk);
     g_autofree uint8_t *buffer = g_malloc(HASH_PIECE_BYTES);
-    auto_fd int directory =
-        durable_open_directory(repository->fd, point->directory, err);
-
-    if (directory < 0) {
-        return directory;
-    }
     g_autoptr(hash_list_auto) list =
-        hash_list_load(directory, name, disk->size, disk->hash_root, err);
+        content_load_hashes(repository, point, disk, err);
+
     if (list == NULL) {
-        g_prefix_error(err, "point %s: ", point->point);
         return -EBADMSG;
     }
     g_autoptr(chain_auto) chain =

@@ -11,8 +11,6 @@
 #include "base/error.h"
 #include "repo/chain.h"
 #include "repo/content.h"
-#include "repo/durable.h"
-#include "repo/fd.h"
 
 struct verification {
     const struct repository *repository;
@@ -48,19 +46,6 @@ static void add_problem(struct verification *verification,
     problem->offset = offset == NULL ? 0 : *offset;
     problem->sentence = g_strdup(sentence);
     g_ptr_array_add(verification->problems, problem);
-}
-
-static struct hash_list *load_list(const struct repository *repository,
-                                   const struct manifest *point,
-                                   const struct manifest_disk *disk,
-                                   GError **err)
-{
-    g_autofree char *name = manifest_hashes_name(disk);
-    auto_fd int fd =
-        durable_open_directory(repository->fd, point->directory, err);
-
-    return fd < 0 ? NULL
-                  : hash_list_load(fd, name, disk->size, disk->hash_root, err);
 }
 
 /* Compares the content of piece `index` with its hash. */
@@ -145,7 +130,7 @@ static struct hash_list *previous_list(struct verification *verification)
     if (base == NULL || base->size != disk->size) {
         return NULL;
     }
-    return load_list(verification->repository, below, base, NULL);
+    return content_load_hashes(verification->repository, below, base, NULL);
 }
 
 int content_verify(const struct repository *repository,
@@ -164,7 +149,8 @@ int content_verify(const struct repository *repository,
                                          .watch = watch,
                                          .problems = problems,
                                          .buffer = buffer };
-    g_autoptr(hash_list_auto) list = load_list(repository, point, disk, &why);
+    g_autoptr(hash_list_auto) list =
+        content_load_hashes(repository, point, disk, &why);
 
     if (list == NULL) {
         add_problem(&verification, NULL, why->message);
