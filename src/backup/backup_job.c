@@ -208,19 +208,29 @@ static void thaw_bitmap(struct backup *backup, bool success)
     backup->bitmap = NULL;
 }
 
+/* First everything that may take time; then, under the graph's lock, what a
+ * transaction that is at its instant must not see half done. */
 static void co_backup_end(struct backup *backup, bool success)
 {
+    struct block_graph *graph = block_graph_of(backup->source);
+    struct loop *home = block_home(backup->source);
     struct loop *main = loop_current();
 
     if (!backup->committed) {
         return;
     }
-    co_move(block_home(backup->source));
+    co_move(home);
     block_copy_stop(backup->copy);
     co_block_copy_settle(backup->copy);
-    thaw_bitmap(backup, success);
-    co_copy_before_write_remove(&backup->filter);
+    co_copy_before_write_settle(&backup->filter);
     co_move(main);
+
+    co_block_graph_lock(graph);
+    co_move(home);
+    thaw_bitmap(backup, success);
+    copy_before_write_remove(&backup->filter);
+    co_move(main);
+    block_graph_unlock(graph);
 }
 
 static void co_backup_commit(struct job *job)

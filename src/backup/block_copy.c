@@ -265,13 +265,37 @@ static bool is_all_zero(const uint8_t *buffer, size_t bytes)
     return buffer[0] == 0 && memcmp(buffer, buffer + 1, bytes - 1) == 0;
 }
 
+/* Makes a range of the target read as zeroes. What does so already is left
+ * alone: a new target stays sparse, whatever it thinks of unmapping. */
+static int co_zero_target(struct block_node *target,
+                          uint64_t offset,
+                          uint64_t end)
+{
+    while (offset < end) {
+        struct block_extent extent;
+        int ret = co_block_status(target, offset, end - offset, &extent);
+
+        if (ret < 0) {
+            extent = (struct block_extent){ .bytes = end - offset };
+        }
+        if ((extent.status & BLOCK_STATUS_ZERO) == 0) {
+            ret = co_block_write_zeroes(target, offset, extent.bytes,
+                                        BLOCK_MAY_UNMAP);
+            if (ret < 0) {
+                return ret;
+            }
+        }
+        offset += extent.bytes;
+    }
+    return 0;
+}
+
 static int co_task_write(struct copy_task *task)
 {
     struct block_node *target = task->copy->target;
 
     if (task->is_zero || is_all_zero(task->buffer, task->bytes)) {
-        return co_block_write_zeroes(target, task->offset, task->bytes,
-                                     BLOCK_MAY_UNMAP);
+        return co_zero_target(target, task->offset, task->offset + task->bytes);
     }
     return co_block_pwrite(target, task->offset, task->bytes, task->buffer, 0);
 }

@@ -48,15 +48,20 @@ void copy_before_write_install(struct copy_before_write *filter,
     filter->installed = true;
 }
 
-void co_copy_before_write_remove(struct copy_before_write *filter)
+void co_copy_before_write_settle(struct copy_before_write *filter)
+{
+    g_assert(block_copy_is_over(filter->copy));
+    while (filter->writes_inside > 0) {
+        co_queue_wait(&filter->left);
+    }
+}
+
+void copy_before_write_remove(struct copy_before_write *filter)
 {
     if (!filter->installed) {
         return;
     }
-    block_copy_stop(filter->copy);
-    while (filter->writes_inside > 0) {
-        co_queue_wait(&filter->left);
-    }
+    g_assert(filter->writes_inside == 0);
     block_hook_remove(&filter->hook);
     filter->installed = false;
 }

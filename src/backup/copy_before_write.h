@@ -30,8 +30,11 @@ void copy_before_write_init(struct copy_before_write *filter,
 void copy_before_write_install(struct copy_before_write *filter,
                                struct block_node *source);
 
-/* Home thread. Stops the copy and takes the hook out, once no request is in it
- * any more. Harmless when not installed. */
-void co_copy_before_write_remove(struct copy_before_write *filter);
+/* Home thread, the copy is over: returns when no request is in the hook any
+ * more, and none comes again. */
+void co_copy_before_write_settle(struct copy_before_write *filter);
+
+/* Takes the hook out. After settling; harmless when not installed. */
+void copy_before_write_remove(struct copy_before_write *filter);
 
 #endif

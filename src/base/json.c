@@ -8,8 +8,8 @@
  * could aim at.
  *
  * Values nest as deep as the reader allows, and coroutine stacks are small, so
- * nothing here recurses: free, copy and equal keep a list of the containers
- * still to visit.
+ * nothing here recurses: free and copy keep a list of the containers still to
+ * visit.
  */
 #include "base/json.h"
 
@@ -441,70 +441,4 @@ const struct json_value *json_dict_entry(const struct json_value *dict,
 
     *ret_key = entry->key;
     return entry->value;
-}
-
-/* Are two values equal, given that their children are compared later? */
-static bool equal_shallow(const struct json_value *a,
-                          const struct json_value *b)
-{
-    if (a->type != b->type) {
-        return false;
-    }
-    switch (a->type) {
-    case JSON_BOOL: return a->boolean == b->boolean;
-    case JSON_INT: return a->integer == b->integer;
-    case JSON_UINT: return a->natural == b->natural;
-    case JSON_DOUBLE: return !(a->number < b->number || a->number > b->number);
-    case JSON_STRING: return strcmp(a->string, b->string) == 0;
-    case JSON_LIST: return json_list_length(a) == json_list_length(b);
-    case JSON_DICT: return json_dict_length(a) == json_dict_length(b);
-    case JSON_NULL:
-    default: return true;
-    }
-}
-
-static bool equal_child(GPtrArray *pending,
-                        const struct json_value *a,
-                        const struct json_value *b)
-{
-    if (b == NULL || !equal_shallow(a, b)) {
-        return false;
-    }
-    if (is_container(a)) {
-        g_ptr_array_add(pending, (gpointer)(uintptr_t)a);
-        g_ptr_array_add(pending, (gpointer)(uintptr_t)b);
-    }
-    return true;
-}
-
-static const struct json_value *take_last(GPtrArray *pending)
-{
-    return g_ptr_array_remove_index_fast(pending, pending->len - 1);
-}
-
-bool json_equal(const struct json_value *a, const struct json_value *b)
-{
-    g_autoptr(GPtrArray) pending = g_ptr_array_new();
-    bool equal = equal_child(pending, a, b);
-
-    while (equal && pending->len > 0) {
-        b = take_last(pending);
-        a = take_last(pending);
-
-        bool is_list = a->type == JSON_LIST;
-        size_t length = is_list ? json_list_length(a) : json_dict_length(a);
-
-        for (size_t i = 0; equal && i < length; i++) {
-            if (is_list) {
-                equal = equal_child(pending, json_list_get(a, i),
-                                    json_list_get(b, i));
-            } else {
-                const char *key;
-                const struct json_value *child = json_dict_entry(a, i, &key);
-
-                equal = equal_child(pending, child, json_dict_get(b, key));
-            }
-        }
-    }
-    return equal;
 }

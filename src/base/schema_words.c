@@ -69,18 +69,12 @@ char *schema_place_path(const struct schema_place *place)
 
 char *schema_quote(const char *text)
 {
-    size_t length = strlen(text);
+    bool cut = strlen(text) > QUOTE_BYTES_MAX;
+    g_autofree char *start = g_strndup(text, QUOTE_BYTES_MAX);
+    /* Cut in a character, or with a NUL in it as base/json.h keeps them. */
+    g_autofree char *valid = g_utf8_make_valid(start, -1);
 
-    if (length <= QUOTE_BYTES_MAX) {
-        return g_strdup_printf("'%s'", text);
-    }
-
-    size_t cut = QUOTE_BYTES_MAX;
-
-    while (cut > 0 && ((guchar)text[cut] & 0xc0) == 0x80) {
-        cut--; /* not in the middle of a character */
-    }
-    return g_strdup_printf("'%.*s...'", (int)cut, text);
+    return g_strdup_printf("'%s%s'", valid, cut ? "..." : "");
 }
 
 static char *branches_in_words(const struct schema_type *type)

@@ -11,7 +11,7 @@
  *
  * We read and, if the image is writable, write; we let nobody resize, and if
  * writable let nobody else write, since bitmaps would not see it
- * (docs/decisions/image-locking.md).
+ * (docs/decisions/006-image-locking.md).
  */
 #include <dirent.h>
 #include <errno.h>
@@ -97,10 +97,11 @@ static bool descriptor_has_lock(const char *path,
     return found;
 }
 
+/* `except_fd`: a descriptor to leave out, as text; NULL: none. */
 static bool process_has_lock(const char *pid,
                              const struct stat *image,
                              int byte,
-                             int except_fd)
+                             const char *except_fd)
 {
     g_autofree char *folder = g_strdup_printf("/proc/%s/fdinfo", pid);
     DIR *directory = opendir(folder);
@@ -114,7 +115,7 @@ static bool process_has_lock(const char *pid,
         g_autofree char *path = g_strdup_printf("%s/%s", folder, entry->d_name);
 
         found = g_ascii_isdigit(entry->d_name[0]) &&
-                !(except_fd >= 0 && atoi(entry->d_name) == except_fd) &&
+                g_strcmp0(entry->d_name, except_fd) != 0 &&
                 descriptor_has_lock(path, image, byte);
     }
     (void)closedir(directory);
@@ -126,6 +127,7 @@ static bool process_has_lock(const char *pid,
 static char *find_holder(int fd, int byte)
 {
     g_autofree char *own_pid = g_strdup_printf("%d", (int)getpid());
+    g_autofree char *own_fd = g_strdup_printf("%d", fd);
     g_autofree char *command = NULL;
     g_autofree char *path = NULL;
     char *holder = NULL;
@@ -140,7 +142,8 @@ static char *find_holder(int fd, int byte)
         bool own = strcmp(entry->d_name, own_pid) == 0;
 
         if (!g_ascii_isdigit(entry->d_name[0]) ||
-            !process_has_lock(entry->d_name, &image, byte, own ? fd : -1)) {
+            !process_has_lock(entry->d_name, &image, byte,
+                              own ? own_fd : NULL)) {
             continue;
         }
         path = g_strdup_printf("/proc/%s/comm", entry->d_name);

@@ -41,7 +41,10 @@ struct job_ops {
     /* Main thread, all members are pending: last point to fail (flush). */
     int (*co_prepare)(struct job *job, GError **err);
     /* Main thread; exactly one of these, cannot fail. The job's nodes are
-     * fenced when they need to be: that is the driver's to do. */
+     * fenced when they need to be: that is the driver's to do. A transaction
+     * may be holding fences meanwhile and change hooks and bitmaps from the
+     * main thread, so a started job takes the graph's lock while it changes
+     * them (co_job_discard() is called with the lock held). */
     void (*co_commit)(struct job *job);
     void (*co_abort)(struct job *job);
     /* Main thread, last: release nodes, hooks, memory of `opaque`. */

@@ -5,11 +5,10 @@
  * round again until all is done, the file ends, or something fails. A failure
  * after a part is a failure: the part is not reported.
  */
-#include "loop/io.h"
-
 #include <errno.h>
 #include <string.h>
 
+#include "loop/io.h"
 #include "loop/io_request.h"
 
 /* O_DIRECT takes offsets in units of no less than this. */

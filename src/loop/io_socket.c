@@ -8,12 +8,11 @@
  * What reads errno is kept in functions of its own that never yield: errno
  * lives in the thread, and a coroutine may change threads.
  */
-#include "loop/io.h"
-
 #include <errno.h>
 #include <limits.h>
 #include <poll.h>
 
+#include "loop/io.h"
 #include "loop/io_request.h"
 
 struct io_wait {

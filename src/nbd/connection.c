@@ -24,6 +24,10 @@
  * idle clients polling would cost more than a wake-up. */
 #define POLL_MISSES_MAX 256
 
+/* A client that always has more to say lets others run after so many batches:
+ * a batch takes a fraction of a millisecond. */
+#define BATCHES_MAX 4
+
 static bool poll_socket(struct loop_poller *poller);
 
 struct nbd_connection *nbd_connection_new(
@@ -145,13 +149,16 @@ static bool poll_socket(struct loop_poller *poller)
 
 static void co_wait_for_input(struct nbd_connection *connection)
 {
-    ssize_t n = nbd_receive(connection);
+    /* A client that sends one request at a time has nothing more to say yet. */
+    ssize_t n = connection->executed == 1 ? -EAGAIN : nbd_receive(connection);
     int ret;
 
     if (n != -EAGAIN) {
         take_input(connection, n);
         return;
     }
+    connection->batches = 0;
+    connection->executed = 0;
     start_polling(connection);
     connection->waiting_for_input = true;
     ret =
@@ -177,6 +184,10 @@ static void co_send_output(struct nbd_connection *connection)
 /* One step of a connection that goes on. */
 static void co_serve(struct nbd_connection *connection)
 {
+    if (++connection->batches > BATCHES_MAX) {
+        connection->batches = 0;
+        co_reschedule();
+    }
     switch (nbd_execute(connection)) {
     case NBD_NEED_INPUT:
         co_send_output(connection);

@@ -113,6 +113,8 @@ struct nbd_connection {
     bool waiting_for_input; /* the poller may receive */
     bool polling;           /* the poller is registered */
     unsigned int poll_misses;
+    unsigned int executed; /* requests of the last batch */
+    unsigned int batches;  /* executed since the coroutine last waited */
 };
 
 /* receive.c: executes what is in the receive buffer as far as possible. */

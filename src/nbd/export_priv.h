@@ -96,7 +96,7 @@ void nbd_client_drop(struct nbd_client *client);
 void co_nbd_clients_quiesce(struct block_user *user);
 void nbd_clients_resume(struct block_user *user);
 
-/* options.c */
+/* Defaults of the server, as option_types.c tells them. */
 #define NBD_CONNECTIONS_MAX_DEFAULT   100
 #define NBD_HANDSHAKE_SECONDS_DEFAULT 10
 

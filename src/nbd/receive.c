@@ -271,6 +271,7 @@ enum nbd_need nbd_execute(struct nbd_connection *connection)
     enum nbd_need need;
 
     connection->executing = true;
+    connection->executed = 0;
     do {
         if (connection->discard_error) {
             need = discard(connection);
@@ -278,6 +279,7 @@ enum nbd_need nbd_execute(struct nbd_connection *connection)
             need = fill(connection);
         } else {
             need = execute_request(connection);
+            connection->executed += need == NEED_NOTHING;
         }
     } while (need == NEED_NOTHING);
     connection->executing = false;

@@ -9,7 +9,9 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/limits.h"
 #include "bitmap/dirty_bitmap.h"
+#include "loop/coroutine.h"
 #include "qmp/actions.h"
 
 struct bitmap_action {
@@ -58,6 +60,25 @@ static const char *argument(const struct bitmap_action *self, const char *key)
 
 /* --- add ------------------------------------------------------------------ */
 
+static int co_check_count(struct block_node *node, GError **err)
+{
+    struct loop *main = loop_current();
+    struct dirty_bitmap *bitmap = NULL;
+    size_t count = 0;
+
+    co_move(block_home(node));
+    while ((bitmap = dirty_bitmap_next(node, bitmap)) != NULL) {
+        count++;
+    }
+    co_move(main);
+    if (count >= LIMIT_BITMAPS_PER_NODE) {
+        return error_set(err, -ENOSPC,
+                         "Node '%s' has %d dirty bitmaps, and can have no more",
+                         block_name(node), LIMIT_BITMAPS_PER_NODE);
+    }
+    return 0;
+}
+
 static int co_prepare_add(struct transaction_action *action,
                           struct transaction *transaction,
                           GError **err)
@@ -88,6 +109,10 @@ static int co_prepare_add(struct transaction_action *action,
         return error_set(err, -EINVAL,
                          "A bitmap's granularity cannot be 0; leave it out "
                          "for the default");
+    }
+    ret = co_check_count(entry->node, err);
+    if (ret < 0) {
+        return ret;
     }
     self->owned =
         dirty_bitmap_new(entry->node, name, granularity,

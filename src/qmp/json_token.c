@@ -8,27 +8,32 @@
 /* As much of a token as an error repeats. */
 #define QUOTE_BYTES_MAX 32
 
-char *json_token_quote(const GString *text)
+static char *quote_bytes(const char *bytes, gsize length)
 {
     GString *quote = g_string_new("'");
-    gsize shown = MIN(text->len, QUOTE_BYTES_MAX);
+    gsize shown = MIN(length, QUOTE_BYTES_MAX);
 
-    if (text->len == 1 && !g_ascii_isprint(text->str[0])) {
-        g_string_printf(quote, "byte 0x%02x", (guchar)text->str[0]);
+    if (length == 1 && !g_ascii_isprint(bytes[0])) {
+        g_string_printf(quote, "byte 0x%02x", (guchar)bytes[0]);
         return g_string_free(quote, FALSE);
     }
     for (gsize i = 0; i < shown; i++) {
-        if (g_ascii_iscntrl(text->str[i])) {
-            g_string_append_printf(quote, "<0x%02x>", (guchar)text->str[i]);
+        if (g_ascii_iscntrl(bytes[i])) {
+            g_string_append_printf(quote, "<0x%02x>", (guchar)bytes[i]);
         } else {
-            g_string_append_c(quote, text->str[i]);
+            g_string_append_c(quote, bytes[i]);
         }
     }
-    g_string_append(quote, shown < text->len ? "...'" : "'");
+    g_string_append(quote, shown < length ? "...'" : "'");
 
-    g_autofree char *bytes = g_string_free(quote, FALSE);
+    g_autofree char *quoted = g_string_free(quote, FALSE);
 
-    return g_utf8_make_valid(bytes, -1); /* it may be cut in a character */
+    return g_utf8_make_valid(quoted, -1); /* it may be cut in a character */
+}
+
+char *json_token_quote(const GString *text)
+{
+    return quote_bytes(text->str, text->len);
 }
 
 /* Four hexadecimal digits at `text`; -1 if they are not. */
@@ -113,9 +118,12 @@ char *json_token_string(const GString *text, char **ret_fault)
         g_string_append_len(out, rest, plain_end - rest);
         rest = plain_end;
         if (escape != NULL && !append_escape(out, &rest)) {
-            *ret_fault =
-                g_strdup_printf("a string has '%.*s', which is no valid escape",
-                                escape[1] == 'u' ? 6 : 2, escape);
+            gsize shown = escape[1] == 'u' ? 6 : 2;
+            g_autofree char *quote =
+                quote_bytes(escape, MIN((gsize)(end - escape), shown));
+
+            *ret_fault = g_strdup_printf(
+                "a string has %s, which is no valid escape", quote);
             g_string_free(out, TRUE);
             return NULL;
         }

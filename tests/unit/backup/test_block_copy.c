@@ -68,8 +68,10 @@ static void co_open_world(struct world *world)
 
 static void co_close_world(struct world *world)
 {
+    block_copy_stop(world->copy);
     co_block_copy_settle(world->copy);
-    co_copy_before_write_remove(&world->filter);
+    co_copy_before_write_settle(&world->filter);
+    copy_before_write_remove(&world->filter);
     block_copy_free(world->copy);
     co_block_del_all(world->graph);
     block_graph_free(world->graph);

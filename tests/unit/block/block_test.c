@@ -2,7 +2,9 @@
 #include "block_test.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/error.h"
@@ -393,6 +395,18 @@ void co_go_home(struct block_node *node)
 void co_go_main(struct block_node *node)
 {
     co_move(block_graph_main(block_graph_of(node)));
+}
+
+bool can_do_direct_io(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+
+    if (fd < 0) {
+        print_message("left out: no O_DIRECT for %s\n", path);
+        return false;
+    }
+    close(fd);
+    return true;
 }
 
 void assert_error(GError **err, const char *part)

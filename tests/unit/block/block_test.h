@@ -74,6 +74,9 @@ extern const struct schema_type *test_options_type;
 void co_go_home(struct block_node *node);
 void co_go_main(struct block_node *node);
 
+/* Does the file system of `path` have O_DIRECT? Says so if not. */
+bool can_do_direct_io(const char *path);
+
 void assert_error(GError **err, const char *part);
 
 #endif

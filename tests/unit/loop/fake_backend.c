@@ -47,6 +47,7 @@ static void fake_submit(void *state, struct io_request *request)
 static void fake_cancel(void *state, struct io_request *request)
 {
     (void)state;
+    g_assert(request->result == 0); /* not asked before */
     request->result = -ECANCELED;
 }
 
@@ -76,10 +77,11 @@ static int64_t transfer(const struct io_request *request)
 
 static int64_t carry_out(struct io_request *request)
 {
-    int failure = fake_world.fail_once;
+    if (fake_world.fail_once != 0 && fake_world.fail_skip-- == 0) {
+        int failure = fake_world.fail_once;
 
-    fake_world.fail_once = 0;
-    if (failure != 0) {
+        fake_world.fail_once = 0;
+        fake_world.fail_skip = 0;
         return failure;
     }
     switch (request->operation) {
@@ -121,6 +123,12 @@ static void fake_wake(void *state)
 static uint64_t fake_now_ns(void *state)
 {
     (void)state;
+    void (*on_clock)(void) = fake_world.on_clock;
+
+    fake_world.on_clock = NULL;
+    if (on_clock != NULL) {
+        on_clock();
+    }
     fake_world.now_ns += fake_world.tick_ns;
     return fake_world.now_ns;
 }

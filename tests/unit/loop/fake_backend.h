@@ -17,7 +17,9 @@ struct fake_world {
     char file[4096];
     size_t file_bytes;
     size_t transfer_max; /* an operation moves no more; 0: no limit */
-    int fail_once;       /* the next operation's result, if not 0 */
+    int fail_once;    /* an operation's result, if not 0: that of the next, */
+    size_t fail_skip; /* after so many that succeed */
+    void (*on_clock)(void); /* called once, at the next look at the clock */
     bool refuse_open;
     /* What was asked of the backend. */
     size_t submitted;

@@ -154,36 +154,51 @@ static void other_files_are_left(void **state)
     assert_refused(text, -ENAMETOOLONG, "at most 107");
 }
 
+#define RIVALS 6
+
+struct rival {
+    pthread_t thread;
+    pthread_barrier_t *start;
+    int fd;
+};
+
 static void *take_path(void *opaque)
 {
-    *(int *)opaque = listen_at("type=unix,path=sock", NULL);
+    struct rival *rival = opaque;
+
+    pthread_barrier_wait(rival->start);
+    rival->fd = listen_at("type=unix,path=sock", NULL);
     return NULL;
 }
 
-/* Of two that start at once, one gets the stale path, the other is refused. */
+/* Of those that start at once, one gets the stale path, the rest is refused. */
 static void one_takes_a_stale_path(void **state)
 {
+    struct rival rivals[RIVALS];
+    pthread_barrier_t start;
+
     (void)state;
-    for (unsigned i = 0; i < 50; i++) {
-        pthread_t threads[4];
-        int fds[4];
+    pthread_barrier_init(&start, NULL, RIVALS);
+    for (unsigned round = 0; round < 200; round++) {
         unsigned winners = 0;
 
         close(listen_at("type=unix,path=sock", NULL));
-        for (size_t j = 0; j < 4; j++) {
-            pthread_create(&threads[j], NULL, take_path, &fds[j]);
+        for (size_t i = 0; i < RIVALS; i++) {
+            rivals[i].start = &start;
+            pthread_create(&rivals[i].thread, NULL, take_path, &rivals[i]);
         }
-        for (size_t j = 0; j < 4; j++) {
-            pthread_join(threads[j], NULL);
-            winners += fds[j] >= 0;
+        for (size_t i = 0; i < RIVALS; i++) {
+            pthread_join(rivals[i].thread, NULL);
+            winners += rivals[i].fd >= 0;
         }
         assert_int_equal(winners, 1);
-        for (size_t j = 0; j < 4; j++) {
-            if (fds[j] >= 0) {
-                socket_close_listener(fds[j]);
+        for (size_t i = 0; i < RIVALS; i++) {
+            if (rivals[i].fd >= 0) {
+                socket_close_listener(rivals[i].fd);
             }
         }
     }
+    pthread_barrier_destroy(&start);
 }
 
 static void abstract_names_need_no_file(void **state)

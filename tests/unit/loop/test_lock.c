@@ -89,6 +89,11 @@ static void miss_deadlines(void *opaque)
     }
     co_sleep_until(now_ns + 5000000);
     g_string_append(scene->text, "-");
+    size_t left = 0;
+    LIST_FOREACH(link, &scene->queue.waiters) {
+        left++;
+    }
+    assert_int_equal(left, 2);
     co_queue_wake_all(&scene->queue);
     co_reschedule();
 }

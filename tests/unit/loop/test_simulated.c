@@ -347,6 +347,35 @@ static void passing_errors_are_tried_again(void **state)
     loop_free(loop);
 }
 
+static void meet_the_end_directly(void *opaque)
+{
+    g_autofree char *buffer = g_malloc(4096);
+    const struct iovec iov = { buffer, 4096 };
+
+    (void)opaque;
+    fake_world.file_bytes = 1000;
+    fake_world.fail_once = -EINVAL;
+    fake_world.fail_skip = 1;
+    assert_int_equal(co_file_preadv(3, &iov, 1, 0), 1000);
+
+    fake_world.file_bytes = 1024;
+    fake_world.fail_once = -EINVAL;
+    fake_world.fail_skip = 1;
+    assert_int_equal(co_file_preadv(3, &iov, 1, 0), -EINVAL);
+}
+
+/* A file's end within a sector is met as -EINVAL under O_DIRECT: an end, there,
+ * and an error everywhere else. */
+static void a_refusal_within_a_sector_is_the_end(void **state)
+{
+    struct loop *loop = new_loop(&fake_backend);
+
+    (void)state;
+    co_spawn(loop, meet_the_end_directly, NULL);
+    run_until_idle(loop);
+    loop_free(loop);
+}
+
 struct cancel_race {
     struct io_canceller canceller;
     int result;
@@ -456,6 +485,70 @@ static void pollers_are_asked_while_it_pays(void **state)
     loop_free(loop);
 }
 
+static bool find_nothing(struct loop_poller *poller)
+{
+    (void)poller;
+    return false;
+}
+
+static void add_poller(void *opaque)
+{
+    loop_poller_add(opaque);
+}
+
+static void remove_poller(void *opaque)
+{
+    loop_poller_remove(opaque);
+}
+
+static void send_nothing(struct loop_message *message)
+{
+    message->run = NULL;
+}
+
+static struct loop_message late_message;
+static struct loop *late_loop;
+
+static void post_late(void)
+{
+    loop_post(late_loop, &late_message);
+}
+
+static void stop_late(void)
+{
+    loop_stop(late_loop);
+}
+
+/* What comes after the loop has found nothing to do, and before it sleeps,
+ * keeps it from sleeping. (The look at the clock lies between.) */
+static void late_mail_and_stops_prevent_sleep(void **state)
+{
+    struct loop_poller poller = { .poll = find_nothing };
+    void (*const late[])(void) = { post_late, stop_late };
+
+    (void)state;
+    late_loop = new_loop(&fake_spinning_backend);
+    late_message.run = send_nothing;
+    if (has_one_cpu()) {
+        loop_free(late_loop);
+        skip();
+    }
+    co_spawn(late_loop, add_poller, &poller);
+    run_until_idle(late_loop);
+    for (size_t i = 0; i < G_N_ELEMENTS(late); i++) {
+        fake_world.on_clock = late[i];
+        loop_run_once(late_loop, true);
+        assert_null(fake_world.on_clock);
+        assert_int_equal(fake_world.sleeps, 0);
+        assert_true(loop_run_once(late_loop, false));
+    }
+    loop_run(late_loop); /* the stop is still there */
+    assert_null(late_message.run);
+    co_spawn(late_loop, remove_poller, &poller);
+    run_until_idle(late_loop);
+    loop_free(late_loop);
+}
+
 static void a_backend_that_cannot_open_says_why(void **state)
 {
     g_autoptr(GError) err = NULL;
@@ -486,8 +579,10 @@ int main(void)
         SIMULATED(time_and_chance_are_the_backends),
         SIMULATED(short_transfers_are_continued),
         SIMULATED(passing_errors_are_tried_again),
+        SIMULATED(a_refusal_within_a_sector_is_the_end),
         SIMULATED(cancel_and_deadline_may_meet),
         SIMULATED(pollers_are_asked_while_it_pays),
+        SIMULATED(late_mail_and_stops_prevent_sleep),
         SIMULATED(a_backend_that_cannot_open_says_why),
     };
 

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * What the tests of the NBD server stand on: two loop threads, a node whose
- * content is memory and which can be made to wait or fail, and a client that
- * says exactly the bytes it is told to.
+ * What the tests of the NBD server stand on: a main and two other loop threads,
+ * and a node whose content is memory and which can be made to wait or fail.
  *
  * Everything is called from the test's own thread. Whatever waits gives up
  * after ten seconds and fails the test.
@@ -58,38 +57,5 @@ int rig_delete(struct rig *rig, const char *id, bool hard, GError **err);
 void rig_wait_for_deleted(struct rig *rig, unsigned int count);
 /* Moves the node to the other of the two threads. */
 void rig_move(struct rig *rig);
-
-/* The client: a connected socket whose transfers time out. */
-int client_connect(struct rig *rig);
-void client_send(int fd, const void *bytes, size_t count);
-void client_receive(int fd, void *bytes, size_t count);
-/* The stream has ended (or was reset). */
-void client_expect_end(int fd);
-
-/* Negotiation, piece by piece. */
-void client_greet(int fd, uint32_t flags);
-void client_option(int fd, uint32_t option, const void *data, uint32_t bytes);
-/* Reads an option reply: its type; its data goes to `data` (at most 1024
- * bytes), the count to `ret_bytes` (may be NULL). */
-uint32_t client_reply(int fd, uint32_t option, void *data, size_t *ret_bytes);
-/* Into transmission with export `name`; structured replies and
- * base:allocation if `structured`. */
-int client_open(struct rig *rig, const char *name, bool structured);
-
-/* Transmission. */
-struct client_request {
-    uint16_t flags;
-    uint16_t type;
-    uint64_t cookie;
-    uint64_t offset;
-    uint32_t length;
-};
-
-void client_request(int fd, const struct client_request *request);
-/* A simple reply's error; checks magic and cookie. */
-uint32_t client_simple(int fd, uint64_t cookie);
-/* A structured chunk's header: type; payload size to `ret_bytes`. Checks magic,
- * cookie and that it is the last. */
-uint16_t client_chunk(int fd, uint64_t cookie, uint32_t *ret_bytes);
 
 #endif

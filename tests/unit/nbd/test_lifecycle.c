@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Servers, exports and clients coming and going, and moving between threads. */
-#include "rig.h"
+#include "client.h"
 
 #include <errno.h>
 #include <setjmp.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* The handshake, by the byte: what clients may ask, and what they may break. */
-#include "rig.h"
+#include "client.h"
 
 #include <errno.h>
 #include <setjmp.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Requests and replies, by the byte. */
-#include "rig.h"
+#include "client.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

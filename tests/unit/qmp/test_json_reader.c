@@ -112,6 +112,8 @@ static void unicode_escapes_come_alone_or_in_pairs(void **state)
     expect("'\\u12'", "!\n");
     expect("'\\u00zz' 1 ", "!\n1\n");
     expect("'\\q'", "!\n");
+    expect("'\\\xc3\xa9'", "!\n"); /* the sentence is UTF-8 all the same */
+    expect("'\\u000\xc3\xa9'", "!\n");
 }
 
 static void utf8_is_checked(void **state)
