@@ -42,8 +42,6 @@ extern const struct action_type backup_action_types[];
 extern const struct schema_type bitmap_add_type;
 extern const struct schema_type bitmap_name_type;
 extern const struct schema_type bitmap_merge_type;
-extern const struct schema_type blockdev_backup_type;
-extern const struct schema_type drive_backup_type;
 /* The argument of `transaction`. */
 extern const struct schema_type transaction_arguments_type;
 

@@ -46,7 +46,12 @@ static int co_preadv(struct block_node *node,
         memcpy(iov[i].iov_base, disk->data + offset, iov[i].iov_len);
         offset += iov[i].iov_len;
     }
-    return disk->read_error;
+    int ret = disk->read_error;
+
+    if (disk->fail_once) {
+        disk->read_error = 0;
+    }
+    return ret;
 }
 
 static int co_pwritev(struct block_node *node,
