@@ -63,7 +63,7 @@ static ssize_t write_plain(struct file_state *state,
     if (start_ns < state->inline_again_ns) {
         return -EAGAIN;
     }
-    count = pwritev(state->fd, iov, iov_count, (off_t)offset);
+    count = file_pwritev_inline(state->fd, iov, iov_count, offset);
     end_ns = loop_now_ns();
     if (end_ns - start_ns > INLINE_SLOW_NS) {
         state->inline_again_ns = end_ns + INLINE_PAUSE_NS;

@@ -6,8 +6,9 @@
 
 #include "base/bytes.h"
 
-static int
-co_open(struct block_node *node, const struct json_value *options, GError **err)
+static int co_open(struct block_node *node,
+                   const struct json_value *options,
+                   GError **err)
 {
     struct memory_disk *disk = g_new0(struct memory_disk, 1);
     uint64_t size_bytes = json_dict_uint(options, "size", 0);

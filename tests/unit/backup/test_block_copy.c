@@ -49,7 +49,8 @@ static void co_open_world(struct world *world)
 {
     const struct block_copy_events events = { on_copied, on_failed, world };
 
-    *world = (struct world){ .graph = block_graph_new(loop_current(), drivers) };
+    *world =
+        (struct world){ .graph = block_graph_new(loop_current(), drivers) };
     world->source = co_memory_disk_add(world->graph, "source", SIZE);
     world->target = co_memory_disk_add(world->graph, "target", SIZE);
     world->source_disk = memory_disk_of(world->source);
@@ -289,12 +290,12 @@ static void co_background_memory_is_bounded(void *opaque)
     co_close_world(&world);
 }
 
-#define TEST(name)                                                             \
-    static void name(void **state)                                             \
-    {                                                                          \
-        (void)state;                                                           \
-        run_in_loop(co_##name, NULL);                                          \
-    }
+#define TEST(name)              \
+ static void name(void **state) \
+ {                              \
+  (void)state;                  \
+  run_in_loop(co_##name, NULL); \
+ }
 
 TEST(copies_all)
 TEST(copies_only_remaining)
