@@ -322,7 +322,8 @@ static int co_write(struct copy_task *task)
     if (task->is_zero || is_all_zero(task->buffer, task->bytes)) {
         return co_zero_target(target, task->offset, task->offset + task->bytes);
     }
-    return co_block_pwrite(target, task->offset, task->bytes, task->buffer, 0);
+    return co_block_pwrite(target, task->offset, task->bytes, task->buffer,
+                           BLOCK_FLUSHED_SOON);
 }
 
 void co_copy_task_write(void *opaque)
