@@ -11,7 +11,7 @@
  *
  * We read and, if the image is writable, write; we let nobody resize, and if
  * writable let nobody else write, since bitmaps would not see it
- * (docs/decisions/image-locking.md).
+ * (docs/decisions/006-image-locking.md).
  */
 #include <dirent.h>
 #include <errno.h>

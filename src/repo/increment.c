@@ -264,51 +264,83 @@ static bool fill_block(struct seal *seal, uint64_t index, guint *run_index)
     return used;
 }
 
+/* How many refcount blocks, and clusters of the table that lists them, the
+ * image needs; both count themselves. */
+static void size_refcounts(const struct seal *seal,
+                           uint64_t appended_at,
+                           uint64_t *ret_blocks,
+                           uint64_t *ret_table_clusters)
+{
+    uint64_t blocks = 1;
+    uint64_t table_clusters = 1;
+    uint64_t found = 0;
+
+    do {
+        blocks = max_u64(blocks, found);
+        uint64_t end = seal->next + (table_clusters + blocks) * CLUSTER;
+        uint64_t entries = divide_round_up(end / CLUSTER, RB_COUNT);
+        /* Grows only: one more cluster of table is room for 256 TiB. */
+        table_clusters =
+            max_u64(table_clusters,
+                    divide_round_up(entries * sizeof(uint64_t), CLUSTER));
+        end = seal->next + (table_clusters + blocks) * CLUSTER;
+        found = count_blocks(seal, appended_at, end);
+    } while (found > blocks);
+    *ret_blocks = blocks;
+    *ret_table_clusters = table_clusters;
+}
+
+/* Writes the blocks from `block_at` on and enters them into the table. */
+static int write_blocks(struct seal *seal,
+                        uint64_t block_at,
+                        uint64_t *table,
+                        GError **err)
+{
+    uint64_t index = 0;
+    guint run_index = 0;
+
+    for (; run_index < seal->runs->len; index++) {
+        const struct run *run =
+            &g_array_index(seal->runs, struct run, run_index);
+        index = max_u64(index, run->first / RB_COUNT);
+        if (!fill_block(seal, index, &run_index)) {
+            continue;
+        }
+        g_assert(block_at < seal->next);
+        store_be64(&table[index], block_at);
+        int ret = write_table(seal, block_at, err);
+        if (ret < 0) {
+            return ret;
+        }
+        block_at += CLUSTER;
+    }
+    return 0;
+}
+
 static int write_refcounts(struct seal *seal,
                            uint64_t appended_at,
                            uint64_t *ret_table_at,
                            uint64_t *ret_table_clusters,
                            GError **err)
 {
-    uint64_t blocks = 1, found = 0, table_clusters = 1, end;
-    guint run_index = 0;
+    uint64_t blocks, table_clusters;
 
-    do {
-        blocks = max_u64(blocks, found);
-        end = seal->next + (table_clusters + blocks) * CLUSTER;
-        table_clusters = divide_round_up(
-            divide_round_up(end / CLUSTER, RB_COUNT) * sizeof(uint64_t),
-            CLUSTER);
-        end = seal->next + (table_clusters + blocks) * CLUSTER;
-        found = count_blocks(seal, appended_at, end);
-    } while (found > blocks);
-
+    size_refcounts(seal, appended_at, &blocks, &table_clusters);
     uint64_t table_at = allocate(seal, table_clusters);
     uint64_t block_at = allocate(seal, blocks);
     add_run(seal, appended_at / CLUSTER, (seal->next - appended_at) / CLUSTER);
     g_autofree uint64_t *table = g_malloc0_n(table_clusters, (gsize)CLUSTER);
-    uint64_t index = 0;
-    while (run_index < seal->runs->len) {
-        const struct run *run =
-            &g_array_index(seal->runs, struct run, run_index);
-        index = max_u64(index, run->first / RB_COUNT);
-        if (fill_block(seal, index, &run_index)) {
-            g_assert(block_at < seal->next);
-            store_be64(&table[index], block_at);
-            int ret = write_table(seal, block_at, err);
-            if (ret < 0) {
-                return ret;
-            }
-            block_at += CLUSTER;
-        }
-        index++;
+    int ret = write_blocks(seal, block_at, table, err);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = pwrite_fully(seal->fd, table, table_clusters * CLUSTER, table_at);
+    if (ret < 0) {
+        return error_set_errno(err, ret, "cannot write the refcount table");
     }
     *ret_table_at = table_at;
     *ret_table_clusters = table_clusters;
-    int ret = pwrite_fully(seal->fd, table, table_clusters * CLUSTER, table_at);
-    return ret == 0
-               ? 0
-               : error_set_errno(err, ret, "cannot write the refcount table");
+    return 0;
 }
 
 static int write_header(struct seal *seal,
@@ -356,7 +388,8 @@ static int seal_image(struct seal *seal,
                       GError **err)
 {
     uint64_t appended_at = seal->next;
-    uint64_t refcounts_at, refcount_clusters;
+    uint64_t refcounts_at = 0;
+    uint64_t refcount_clusters = 0;
     int ret = 0;
 
     add_run(seal, 0, 1); /* the header */

@@ -459,6 +459,16 @@ def test_a_signal_cancels_and_cleans_up(rig, number):
     rig.check_everything()
 
 
+def test_a_backup_outlives_the_reader_of_its_progress(rig):
+    "Standard error closed: the point is made all the same."
+    process = rig.start()
+    process.stderr.close()
+    process.stdout.read()
+    assert process.wait(timeout=60) == OK
+    assert len(rig.points()) == 1
+    rig.check_nothing_left()
+
+
 def test_freeze_and_thaw_enclose_the_transaction(rig):
     "freeze, transaction, thaw, in that order."
     log = rig.folder / "log"
