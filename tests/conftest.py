@@ -28,6 +28,7 @@ The rules: a test is named for its promise; no sleep to let something happen
 (wait for its event); a needed program that is missing is a failure, not a
 skip, since ./dev installs all of them.
 """
+import os
 import pathlib
 import shutil
 import subprocess
@@ -37,6 +38,7 @@ import tempfile
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+os.environ["PATH"] += ":/usr/sbin:/sbin"  # losetup, mke2fs
 
 from support import daemon as daemons  # noqa: E402
 from support.hung import HangingDisk  # noqa: E402
