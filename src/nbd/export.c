@@ -227,11 +227,35 @@ static struct nbd_export *new_export(struct export_list *list,
     return export;
 }
 
+/* Moves the node of the attached export to `home` (NULL: it stays where it is)
+ * and holds it there, if the options want that. */
+static int co_settle_node(struct nbd_export *export,
+                          const struct json_value *options,
+                          struct loop *home,
+                          GError **err)
+{
+    bool fixed = json_dict_bool(options, "fixed-iothread", false);
+
+    if (home) {
+        int ret = co_block_move(export->node, home, fixed ? err : NULL);
+
+        if (ret < 0 && fixed) {
+            g_prefix_error(err, "Cannot export '%s' from iothread '%s': ",
+                           export->id, loop_name(home));
+            return ret;
+        }
+    }
+    export->user.pinned = fixed;
+    return 0;
+}
+
 int co_export_add(struct export_list *list,
                   const struct json_value *options,
                   GError **err)
 {
     const char *node_name = json_dict_string(options, "node-name", NULL);
+    const char *iothread = json_dict_string(options, "iothread", NULL);
+    struct loop *home = NULL;
     struct nbd_export *export;
     struct block_node *node;
     int ret = check_options(list, options, err);
@@ -243,9 +267,23 @@ int co_export_add(struct export_list *list,
     if (!node) {
         return -ENOENT;
     }
+    if (iothread) {
+        home = block_graph_find_loop(list->graph, iothread, err);
+        if (!home) {
+            g_prefix_error(err, "Cannot export '%s': ",
+                           json_dict_string(options, "id", NULL));
+            return -ENOENT;
+        }
+    }
     export = new_export(list, options, node);
     ret = block_attach(node, &export->user, err);
     if (ret < 0) {
+        free_export(export);
+        return ret;
+    }
+    ret = co_settle_node(export, options, home, err);
+    if (ret < 0) {
+        block_detach(&export->user);
         free_export(export);
         return ret;
     }
