@@ -350,10 +350,27 @@ struct json_value *export_query(const struct export_list *list)
     return all;
 }
 
+char *export_list_describe(const struct export_list *list)
+{
+    g_autoptr(GString) text = g_string_new(NULL);
+
+    LIST_FOREACH(link, &list->exports) {
+        const struct nbd_export *export =
+            LIST_ENTRY(link, struct nbd_export, link);
+
+        g_string_append_printf(text, "%s%sexport '%s' of node '%s'",
+                               text->len > 0 ? ", " : "",
+                               export->shutting_down ? "requests of " : "",
+                               export->id, block_name(export->node));
+    }
+    return text->len > 0 ? g_strdup(text->str) : NULL;
+}
+
 void co_export_shutdown(struct export_list *list)
 {
     if (list->server && !list->server->stopping) {
-        (void)co_nbd_server_stop(list, NULL); /* it runs: cannot fail */
+        /* Out of time: it ends later, which is what we wait for. */
+        (void)co_nbd_server_stop(list, NULL);
     }
     while (list->reaping || list->server) {
         co_queue_wait(&list->changed);
