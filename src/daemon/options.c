@@ -33,7 +33,9 @@ const struct daemon_option daemon_options[] = {
       .co_apply = co_apply_nbd_server },
     { .name = "export",
       .argument = "[type=]nbd,id=ID,node-name=NODE[,name=NAME][,writable=on]",
-      .help = "Offers a node to NBD clients. Needs --nbd-server before it.",
+      .help = "Offers a node to NBD clients. Needs --nbd-server before it.\n"
+              "iothread=ID serves it on that thread; fixed-iothread=on\n"
+              "keeps it there.",
       .co_apply = co_apply_export },
     { .name = "object",
       .argument = "[qom-type=]iothread,id=ID",
