@@ -59,8 +59,7 @@ void job_txn_trace_end(const struct job_txn *txn)
                                job->id);
         bytes += atomic_load(&job->done);
     }
-    trace_group_end(txn->origin.transaction, job_txn_label(txn), members->str,
-                    txn->origin.instant_ns, bytes, outcome(txn),
-                    txn->culprit == NULL ? NULL : txn->culprit->id,
-                    reason(txn));
+    trace_group_end(txn->origin.transaction, members->str, outcome(txn),
+                    txn->culprit == NULL ? NULL : txn->culprit->id, reason(txn),
+                    txn->origin.instant_ns, bytes, job_txn_label(txn));
 }

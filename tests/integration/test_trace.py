@@ -6,10 +6,12 @@ import subprocess
 
 import pytest
 
-from support.daemon import cohortd_binary
+from support.daemon import ROOT, cohortd_binary
 from support.disks import (add_bitmap, backup_action, failing_node, new_disk,
                            new_target)
 from support.images import KIB, MIB, qemu_io, run
+from support.qmp import Qmp
+from support.waiting import wait_until
 
 SIZE = 4 * MIB
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z \S+ (\S+)((?: .*)?)")
@@ -236,3 +238,36 @@ def test_in_the_background_a_file_gets_the_log(folder):
                              capture_output=True, text=True, check=False)
     assert refused.returncode == 1
     assert "standard error must be a file" in refused.stderr
+
+
+def test_in_the_background_the_log_goes_on(folder):
+    "What happens after the parent has gone is in the file."
+    log = folder / "log"
+    with open(log, "wb") as errors:
+        subprocess.run(
+            [cohortd_binary(), "--daemonize", "--pidfile", folder / "pid",
+             "--trace", "bitmap_*", "--blockdev",
+             "null-co,node-name=a,size=1048576", "--chardev",
+             f"socket,id=q,path={folder}/qmp,server=on,wait=off",
+             "--monitor", "q"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=errors, timeout=60, check=True)
+    with Qmp(str(folder / "qmp")) as qmp:
+        qmp.command("block-dirty-bitmap-add", node="a", name="b0")
+        qmp.command("quit")
+    wait_until(lambda: not (folder / "pid").exists(), 30, "its end")
+    assert log.read_text().splitlines()[0].endswith(
+        " bitmap_add node=a bitmap=b0")
+
+
+def test_the_guide_shows_lines_that_there_are():
+    "Each event and field in its examples is one of the table's."
+    guide = (ROOT / "docs/guides/tracing.md").read_text()
+    reference = (ROOT / "docs/reference/trace.md").read_text()
+    shown = re.findall(r"^    (?:\S+Z cohortd )?([a-z]+_[a-z_]+) (\w+=.*)$",
+                       guide, re.MULTILINE)
+    assert len(shown) > 10
+    for name, fields in shown:
+        section = reference.split(f"## {name}\n")[1].split("\n## ")[0]
+        for field in re.findall(r"(\w+)=", fields):
+            assert f"`{field}`" in section, (name, field)
