@@ -104,6 +104,26 @@ def test_a_failed_group_leaves_one_line_with_the_cause(traced):
     assert len(events(daemon)) == 1
 
 
+def test_a_group_that_cannot_be_flushed_says_so(traced):
+    "All have done their work; the last step of one fails."
+    daemon = traced("--trace", "group_*")
+    daemon.qmp.command("blockdev-add", failing_node("bad", SIZE, "flush"))
+    daemon.qmp.transaction(incremental("a"), incremental("b", "bad"),
+                           grouped=True)
+    for job in ("job-a", "job-b"):
+        daemon.qmp.wait_job_gone(job)
+    told = [(name, fields.get("error")) for name, fields
+            in events(daemon, "group_")]
+    assert told[1:] == [
+        ("group_member_end", "0"), ("group_member_end", "0"),
+        ("group_prepare_begin", None), ("group_abort", None),
+        ("group_prepare_end", "EIO"), ("group_abort_begin", None),
+        ("group_abort_end", None), ("group_end", None)]
+    (fields,) = group_ends(daemon)
+    assert (fields["outcome"], fields["job"]) == ("failed", "job-b")
+    assert "flush" in fields["reason"]
+
+
 def test_a_completed_group_leaves_one_line(traced):
     "It tells the bytes that were copied; the instants are counted up."
     daemon = traced()
