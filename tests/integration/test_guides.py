@@ -17,9 +17,10 @@ fence:
               between them, and no event is used twice
   text        for the eye only, as is a block without a word
 
-In replies and events "..." stands for any value, as a member of a list for any
-members, and as a key for any further members of an object; the timestamp may
-be left out. `/tmp/tour` in an sh block is the empty folder.
+In replies and events "..." stands for any value, within a string for any text,
+as a member of a list for any members, and as a key for any further members of
+an object; the timestamp may be left out. `/tmp/tour` in an sh block is the empty
+folder.
 """
 import json
 import os
@@ -54,7 +55,6 @@ class Block:
         kind, *self.words = info.split() or [""]
         self.kind = kind
         self.text = text
-        self.messages = []
         if kind not in KINDS:
             raise Wrong(f"a block of unknown kind \"{kind}\"")
 
@@ -90,6 +90,8 @@ def matches(expected, value):
                     else matches(expected[key], value[key]) for key in value))
     if isinstance(expected, list):
         return isinstance(value, list) and lists_match(expected, value)
+    if isinstance(expected, str) and ANY in expected:
+        return isinstance(value, str) and like(expected, value)
     return type(expected) is type(value) and expected == value
 
 
@@ -103,12 +105,18 @@ def lists_match(expected, values):
         lists_match(expected[1:], values[1:])
 
 
+def any_text(expected):
+    return ".*".join(map(re.escape, expected.split(ANY)))
+
+
+def like(expected, text):
+    return re.fullmatch(any_text(expected), text) is not None
+
+
 def output_matches(expected, printed):
-    parts = []
-    for line in expected.splitlines():
-        parts.append(r"(?:.*\n)*?" if line.strip() == ANY else
-                     ".*".join(map(re.escape, line.split(ANY))) + r"\n")
-    return re.fullmatch("".join(parts), printed) is not None
+    lines = [r"(?:.*\n)*?" if line == ANY else any_text(line) + r"\n"
+             for line in expected.splitlines()]
+    return re.fullmatch("".join(lines), printed) is not None
 
 
 class Shell:
@@ -280,15 +288,18 @@ class Page:
 def run_page(path, folder):
     blocks = blocks_of(path.read_text())
     page = Page(folder)
+    problem = None
     try:
         for block, following in zip(blocks, [*blocks[1:], Block(0, "", "")]):
             try:
                 page.run_block(block, following.kind)
             except (Wrong, ValueError) as wrong:
-                pytest.fail(f"{path.name}, line {block.line}: {wrong}",
-                            pytrace=False)
+                problem = f"{path.name}, line {block.line}: {wrong}"
+                break
     finally:
         page.close()
+    if problem:
+        pytest.fail(problem, pytrace=False)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
