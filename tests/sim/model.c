@@ -14,6 +14,7 @@ void model_instant(struct world *world)
     if (command->name == NULL || command->instants++ > 0) {
         violation("an instant without a command, or a second one");
     }
+    model_after_turn(world);
     for (unsigned int i = 0; i < command->action_count; i++) {
         const char *type = command->types[i];
 
@@ -132,7 +133,9 @@ static bool verb_is_due(const struct job_model *job,
                             job->group->verdict == 0;
 
     switch (verb) {
-    case VERB_PAUSE: return state == JOB_RUNNING && !job->user_paused;
+    case VERB_PAUSE:
+        return state == JOB_RUNNING && !job->user_paused &&
+               !job->group->cancelled;
     case VERB_RESUME: return state == JOB_PAUSED;
     case VERB_CANCEL: return state != JOB_PENDING || waits_for_client;
     case VERB_FINALIZE: return waits_for_client;
@@ -156,15 +159,6 @@ static void note_cancel(struct world *world,
 
     if (state == JOB_PENDING && !waits) {
         buckets[ok ? CANCEL_IN_PREPARE : CANCEL_SEALED]++;
-    }
-}
-
-static void unpause_group(struct world *world, const struct group_model *group)
-{
-    for (unsigned int i = 0; i < JOBS_MAX; i++) {
-        if (world->jobs[i].used && world->jobs[i].group == group) {
-            world->jobs[i].user_paused = false;
-        }
     }
 }
 
@@ -195,9 +189,6 @@ void model_verb_ended(struct world *world,
     if (verb == VERB_CANCEL || verb == VERB_CANCEL_SOFT) {
         note_cancel(world, job, state, ok);
         job->group->cancelled |= ok;
-        if (ok) {
-            unpause_group(world, job->group);
-        }
     } else if (verb == VERB_FINALIZE) {
         job->group->finalized |= ok;
     } else if (verb == VERB_PAUSE) {

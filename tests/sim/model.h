@@ -31,7 +31,7 @@ void model_instant(struct world *world);
 /* The command is over: 0 or it was refused. */
 void model_command_ended(struct world *world, bool ok);
 
-/* After each turn: has a bitmap been let go? */
+/* After each turn, and whenever it matters: has a bitmap been let go? */
 void model_after_turn(struct world *world);
 
 /* All bitmaps of a disk, whole. */

@@ -394,6 +394,8 @@ void model_event(struct world *world,
 {
     struct job_model *job;
 
+    /* A job at home on the main loop may do it all in one turn. */
+    model_after_turn(world);
     trace(
         world, "%s %s%s %s", event, json_dict_string(data, "id", ""),
         json_dict_string(data, "device", ""),

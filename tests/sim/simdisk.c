@@ -148,6 +148,8 @@ static uint8_t *iov_at(struct iov_cursor *cursor, uint64_t position)
     return (uint8_t *)cursor->iov->iov_base + (position - cursor->start);
 }
 
+/* A block of zeroes is given whole: the engine looks for zeroes in what it has
+ * read, and what it finds must not hang on what the memory held before. */
 static void copy_out(const struct disk *disk,
                      uint64_t offset,
                      const struct iovec *iov,
@@ -157,8 +159,16 @@ static void copy_out(const struct disk *disk,
     struct iov_cursor cursor = { .iov = iov };
 
     for (unsigned int block = first; block < end; block++) {
-        memcpy(iov_at(&cursor, block * BLOCK_BYTES - offset),
-               &disk->stamps[block], sizeof(uint64_t));
+        uint64_t position = block * BLOCK_BYTES - offset;
+        uint8_t *to = iov_at(&cursor, position);
+
+        if (disk->stamps[block] == 0) {
+            memset(to, 0,
+                   MIN(BLOCK_BYTES,
+                       cursor.iov->iov_len - (position - cursor.start)));
+        } else {
+            memcpy(to, &disk->stamps[block], sizeof(uint64_t));
+        }
     }
 }
 
