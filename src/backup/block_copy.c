@@ -213,7 +213,8 @@ static struct copy_task *task_begin(struct block_copy *copy,
     return task;
 }
 
-static void task_end(struct copy_task *task, enum block_copy_side side, int ret)
+/* The transfer is over, in whichever way; the task is for the next one. */
+static void task_release(struct copy_task *task)
 {
     struct block_copy *copy = task->copy;
 
@@ -223,12 +224,6 @@ static void task_end(struct copy_task *task, enum block_copy_side side, int ret)
     } else if (!task->is_zero) {
         copy->in_flight_bytes -= task->bytes;
     }
-    if (ret < 0) {
-        bitmap_set(copy->remaining, task->offset, task->bytes);
-        fail(copy, side, task->offset, ret, task->foreground);
-    } else {
-        copy->events.copied(copy->events.opaque, task->bytes);
-    }
     if (copy->spare_count < SPARE_BUFFERS_MAX) {
         list_prepend(&copy->spare, &task->link);
         copy->spare_count++;
@@ -236,6 +231,38 @@ static void task_end(struct copy_task *task, enum block_copy_side side, int ret)
         task_free(task);
     }
     co_queue_wake_all(&copy->transfer_ended);
+}
+
+static void task_end(struct copy_task *task, enum block_copy_side side, int ret)
+{
+    struct block_copy *copy = task->copy;
+
+    if (ret < 0) {
+        bitmap_set(copy->remaining, task->offset, task->bytes);
+        fail(copy, side, task->offset, ret, task->foreground);
+    } else {
+        copy->events.copied(copy->events.opaque, task->bytes);
+    }
+    task_release(task);
+}
+
+/* Is what has been read the old content? Once the copy is over nobody waits for
+ * a read any more, and it may have met a guest's write: then the clusters
+ * remain to be copied, though nothing has failed. */
+static bool task_has_read(struct copy_task *task, int ret)
+{
+    struct block_copy *copy = task->copy;
+
+    if (ret < 0) {
+        task_end(task, BLOCK_COPY_SOURCE, ret);
+        return false;
+    }
+    if (block_copy_is_over(copy)) {
+        bitmap_set(copy->remaining, task->offset, task->bytes);
+        task_release(task);
+        return false;
+    }
+    return true;
 }
 
 /* Reads the old content; guests may overwrite it once this returns. */
@@ -311,15 +338,9 @@ static void co_run_transfer(void *opaque)
 {
     struct copy_task *task = opaque;
 
-    if (!task->is_zero) {
-        int ret = co_task_read(task);
-
-        if (ret < 0) {
-            task_end(task, BLOCK_COPY_SOURCE, ret);
-            return;
-        }
+    if (task->is_zero || task_has_read(task, co_task_read(task))) {
+        co_run_write(task);
     }
-    co_run_write(task);
 }
 
 /* --- Background --------------------------------------------------------- */
@@ -474,17 +495,13 @@ static void co_save_run(struct block_copy *copy,
 {
     uint64_t end = min_u64(offset + bytes, copy->size_bytes);
     struct copy_task *task;
-    int ret;
 
     if (!co_wait_for_room(copy, offset, bytes) ||
         !first_remaining(copy, offset, end, &offset, &bytes)) {
         return;
     }
     task = task_begin(copy, offset, min_u64(bytes, end - offset), true, false);
-    ret = co_task_read(task);
-    if (ret < 0) {
-        task_end(task, BLOCK_COPY_SOURCE, ret);
-    } else {
+    if (task_has_read(task, co_task_read(task))) {
         co_enter(co_run_write, task);
     }
 }
