@@ -311,14 +311,18 @@ void co_run_client(void *opaque)
 {
     struct world *world = opaque;
     struct random *random = &world->random;
+    static const uint64_t paces_ns[] = { 2 * MS, 10 * MS, 40 * MS };
 
+    world->client_pace_ns =
+        paces_ns[random_below(random, G_N_ELEMENTS(paces_ns))];
     while (!world->client_stops) {
         co_one_command(world);
         /* Sometimes one right after the other. */
         if (random_once_in(random, 4)) {
             co_reschedule();
         } else {
-            co_sleep_until(loop_now_ns() + random_below(random, 60 * MS));
+            co_sleep_until(loop_now_ns() +
+                           random_below(random, world->client_pace_ns));
         }
     }
     world->client_running = false;

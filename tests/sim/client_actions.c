@@ -4,6 +4,8 @@
 
 #include "base/bytes.h"
 
+#include "model.h"
+
 static struct disk *random_source(struct world *world)
 {
     unsigned int count = random_once_in(&world->random, 12)
@@ -39,6 +41,21 @@ static void set_bitmap_name(struct json_value *data,
     json_dict_set_string(data, key, name);
 }
 
+/* Does an action of the command that is being put together say so, too? */
+static bool is_taken(const struct world *world,
+                     const char *key,
+                     const char *value)
+{
+    const struct command *command = &world->command;
+
+    for (unsigned int i = 0; i < command->action_count; i++) {
+        if (strcmp(json_dict_string(command->data[i], key, ""), value) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool is_target_in_use(const struct world *world,
                              const struct disk *target)
 {
@@ -49,7 +66,7 @@ static bool is_target_in_use(const struct world *world,
             return true;
         }
     }
-    return false;
+    return is_taken(world, "target", target->name);
 }
 
 /* A free disk of the source's size, if a few tries find one. */
@@ -58,7 +75,7 @@ static const struct disk *random_target(struct world *world,
 {
     const struct disk *target = NULL;
 
-    for (unsigned int tries = 0; tries < 8; tries++) {
+    for (unsigned int tries = 0; tries < 12; tries++) {
         target = &world->disks[random_between(
             &world->random, world->source_count, world->disk_count - 1)];
         if (target != source && target->size_bytes == source->size_bytes &&
@@ -66,10 +83,36 @@ static const struct disk *random_target(struct world *world,
             break;
         }
     }
-    if (random_once_in(&world->random, 40)) {
+    if (random_once_in(&world->random, 60)) {
         target = random_source(world);
     }
     return target;
+}
+
+static void set_job_id(struct world *world, struct json_value *data)
+{
+    char id[8];
+
+    for (unsigned int tries = 0; tries < 6; tries++) {
+        g_snprintf(id, sizeof(id), "j%u",
+                   (unsigned int)random_below(&world->random, 24));
+        if (model_job(world, id) == NULL && !is_taken(world, "job-id", id)) {
+            break;
+        }
+    }
+    json_dict_set_string(data, "job-id", id);
+}
+
+/* In one transaction mostly other sources than so far. */
+static struct disk *source_for_backup(struct world *world)
+{
+    struct disk *source = random_source(world);
+
+    for (unsigned int tries = 0;
+         tries < 4 && is_taken(world, "device", source->name); tries++) {
+        source = random_source(world);
+    }
+    return source;
 }
 
 static void add_sync(struct json_value *data,
@@ -97,11 +140,9 @@ struct json_value *random_backup(struct world *world)
 {
     struct random *random = &world->random;
     struct json_value *data = json_dict_new();
-    struct disk *source = random_source(world);
-    char id[8];
+    struct disk *source = source_for_backup(world);
 
-    g_snprintf(id, sizeof(id), "j%u", (unsigned int)random_below(random, 24));
-    json_dict_set_string(data, "job-id", id);
+    set_job_id(world, data);
     json_dict_set_string(data, "device", source->name);
     json_dict_set_string(data, "target", random_target(world, source)->name);
     add_sync(data, world, source);

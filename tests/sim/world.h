@@ -167,6 +167,7 @@ struct world {
     bool faults_on;
     bool client_stops;
     bool client_running;
+    uint64_t client_pace_ns; /* at most this long between two commands */
     bool over;
 
     struct engine engine;
