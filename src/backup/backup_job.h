@@ -19,6 +19,8 @@
 
 enum backup_sync {
     BACKUP_SYNC_FULL,
+    BACKUP_SYNC_TOP,    /* what the source's own layer holds */
+    BACKUP_SYNC_NONE,   /* only what guests overwrite; until cancelled */
     BACKUP_SYNC_BITMAP, /* and `incremental`, which is bitmap + on-success */
 };
 
@@ -26,6 +28,14 @@ enum backup_bitmap_mode {
     BACKUP_BITMAP_ON_SUCCESS,
     BACKUP_BITMAP_NEVER,
     BACKUP_BITMAP_ALWAYS,
+};
+
+/* What the background copy does about an error. */
+enum backup_error_policy {
+    BACKUP_ERROR_REPORT, /* the job fails */
+    BACKUP_ERROR_IGNORE, /* tries again, until it works */
+    BACKUP_ERROR_ENOSPC, /* stops when space is short, else reports */
+    BACKUP_ERROR_STOP,   /* pauses the job; resuming tries again */
 };
 
 struct backup_options {
@@ -41,6 +51,16 @@ struct backup_options {
     /* The target was opened for this job alone (drive-backup): delete the node
      * when the job ends. */
     bool owns_target;
+
+    enum backup_error_policy on_source_error;
+    enum backup_error_policy on_target_error;
+    /* A guest's write whose old content cannot be saved fails, and the backup
+     * goes on; otherwise the other way round. */
+    bool break_guest_write;
+    uint64_t save_wait_ns;  /* how long such a write waits; UINT64_MAX: ever */
+    unsigned int tasks_max; /* at least 1 */
+    uint64_t chunk_bytes;   /* 0: the default; else at least a cluster */
+    uint64_t cluster_bytes_min; /* 0, or a power of two */
 };
 
 /* A job in state created, holding source and target. */

@@ -18,12 +18,13 @@ static int co_before_write(struct block_hook *hook,
                            uint64_t bytes)
 {
     struct copy_before_write *filter = filter_of(hook);
+    int ret;
 
     filter->writes_inside++;
-    co_block_copy_save(filter->copy, offset, bytes);
+    ret = co_block_copy_save(filter->copy, offset, bytes);
     filter->writes_inside--;
     co_queue_wake_all(&filter->left);
-    return 0;
+    return ret;
 }
 
 void copy_before_write_init(struct copy_before_write *filter,

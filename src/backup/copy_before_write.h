@@ -3,8 +3,8 @@
  * Copy-before-write: the hook that makes guests' writes wait until what they
  * overwrite is saved by a copy engine.
  *
- * A guest's write never fails because of it: if saving cannot be done the copy
- * breaks (block_copy_error()), and writes pass from then on.
+ * If saving cannot be done the copy breaks (block_copy_error()) and writes pass
+ * from then on; or, if the copy was made so that the guest pays, the write fails.
  */
 #ifndef BACKUP_COPY_BEFORE_WRITE_H
 #define BACKUP_COPY_BEFORE_WRITE_H

@@ -39,6 +39,7 @@ struct dirty_bitmap {
     struct bitmap *successor; /* NULL unless frozen */
     bool enabled;             /* records, here or in the successor */
     const char *holder;       /* borrowed; NULL: not busy */
+    const char *reserver;     /* borrowed; NULL: not reserved */
 };
 
 static struct dirty_bitmap *bitmap_of(struct list *link)
@@ -124,7 +125,7 @@ static void free_set(struct block_hook *hook, struct block_node *node)
     (void)node;
     while ((link = list_take_first(&set->bitmaps)) != NULL) {
         struct dirty_bitmap *bitmap = bitmap_of(link);
-        g_assert(bitmap->holder == NULL);
+        g_assert(!dirty_bitmap_is_busy(bitmap));
         bitmap->set = NULL;
         dirty_bitmap_free(bitmap);
     }
@@ -311,7 +312,7 @@ struct bitmap *dirty_bitmap_bits(struct dirty_bitmap *bitmap)
 
 bool dirty_bitmap_is_busy(const struct dirty_bitmap *bitmap)
 {
-    return bitmap->holder != NULL;
+    return bitmap->holder != NULL || bitmap->reserver != NULL;
 }
 
 void dirty_bitmap_set_busy(struct dirty_bitmap *bitmap, const char *holder)
@@ -321,16 +322,28 @@ void dirty_bitmap_set_busy(struct dirty_bitmap *bitmap, const char *holder)
     bitmap->holder = holder;
 }
 
+void dirty_bitmap_reserve(struct dirty_bitmap *bitmap, const char *holder)
+{
+    g_assert(bitmap->reserver == NULL);
+    bitmap->reserver = holder;
+}
+
+void dirty_bitmap_unreserve(struct dirty_bitmap *bitmap)
+{
+    bitmap->reserver = NULL;
+}
+
 int dirty_bitmap_check_free(const struct dirty_bitmap *bitmap, GError **err)
 {
-    if (bitmap->holder == NULL) {
+    if (!dirty_bitmap_is_busy(bitmap)) {
         return 0;
     }
     return error_set(err, -EBUSY,
                      "Bitmap '%s' on node '%s' is busy: '%s' uses it until it "
                      "ends or is deleted",
                      bitmap->name, block_name(bitmap->made_for),
-                     bitmap->holder);
+                     bitmap->holder != NULL ? bitmap->holder
+                                            : bitmap->reserver);
 }
 
 /*

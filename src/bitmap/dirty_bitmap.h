@@ -76,6 +76,10 @@ bool dirty_bitmap_is_busy(const struct dirty_bitmap *bitmap);
 /* `holder`: the id of the job or export, as the client knows it. */
 void dirty_bitmap_set_busy(struct dirty_bitmap *bitmap,
                            const char *holder); /* borrowed; NULL: not busy */
+/* As busy, and in addition to it: a reserved bitmap may still be frozen by
+ * a job of the group that reserved it, and stays reserved after. `holder` as above. */
+void dirty_bitmap_reserve(struct dirty_bitmap *bitmap, const char *holder);
+void dirty_bitmap_unreserve(struct dirty_bitmap *bitmap);
 /* 0, or -EBUSY with a sentence that names bitmap, node and holder. */
 int dirty_bitmap_check_free(const struct dirty_bitmap *bitmap, GError **err);
 

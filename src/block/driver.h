@@ -92,6 +92,12 @@ void block_set_limits(struct block_node *node,
 /* For a driver that had to fall back to read-only (auto-read-only). */
 void block_set_read_only(struct block_node *node);
 
+/* What a driver does behind its requests' back, on the home thread: begun from
+ * a request, and as if under way until ended. A drain waits for it, so the node
+ * does not move meanwhile; co_close has to wait itself. */
+void block_background_begin(struct block_node *node);
+void block_background_end(struct block_node *node);
+
 /*
  * What drivers use on their children, and hooks on nodes: requests that are
  * part of one that has passed the gates already. They pass the hooks of `node`,

@@ -83,18 +83,31 @@ void co_block_gate_enter(struct block_node *node, enum block_lane lane)
     }
 }
 
+static void gate_count_out(struct block_gate *gate, enum block_lane lane)
+{
+    g_assert(gate->lanes[lane].under_way > 0);
+    gate->lanes[lane].under_way--;
+    if (gate->lanes[lane].under_way == 0 && !co_queue_is_empty(&gate->idle)) {
+        co_queue_wake_all(&gate->idle);
+    }
+}
+
 void block_gate_leave(struct block_node *node, enum block_lane lane)
 {
     for (size_t i = 0; i < node->path_count; i++) {
-        struct block_gate *gate = &node->path[i]->gate;
-
-        g_assert(gate->lanes[lane].under_way > 0);
-        gate->lanes[lane].under_way--;
-        if (gate->lanes[lane].under_way == 0 &&
-            !co_queue_is_empty(&gate->idle)) {
-            co_queue_wake_all(&gate->idle);
-        }
+        gate_count_out(&node->path[i]->gate, lane);
     }
+}
+
+void block_background_begin(struct block_node *node)
+{
+    g_assert(loop_current() == node->home);
+    node->gate.lanes[BLOCK_LANE_OTHER].under_way++;
+}
+
+void block_background_end(struct block_node *node)
+{
+    gate_count_out(&node->gate, BLOCK_LANE_OTHER);
 }
 
 static int co_wait_idle(struct block_gate *gate,

@@ -24,6 +24,9 @@ enum block_flags {
     BLOCK_FUA = 1 << 0,       /* durable when the call returns */
     BLOCK_MAY_UNMAP = 1 << 1, /* zeroes may become a hole */
     BLOCK_FAST_ZERO = 1 << 2, /* zeroes: -ENOTSUP unless fast */
+    /* Data: a flush will follow when all is written, so begin to store it now.
+     * Only a hint. */
+    BLOCK_FLUSHED_SOON = 1 << 3,
 };
 
 /*

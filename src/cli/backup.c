@@ -339,9 +339,12 @@ static int make_point(struct backup *backup, GError **err)
     return ret < 0 ? ret : publish(backup, err);
 }
 
-static void say(void *opaque, const char *sentence)
+static void say(void *opaque, enum settle_news news, const char *sentence)
 {
-    progress_say(opaque, "%s", sentence);
+    /* That nothing of a failed run is left goes without saying. */
+    if (news != SETTLE_DISCARDED) {
+        progress_say(opaque, "%s", sentence);
+    }
 }
 
 /* Cleans up. Whether the point was published is up to the repository. */

@@ -91,8 +91,9 @@ static void free_arguments(struct backup_arguments *arguments)
     g_free(arguments->thaw_command);
 }
 
-static void say(void *opaque, const char *sentence)
+static void say(void *opaque, enum settle_news news, const char *sentence)
 {
+    (void)news; /* all of an earlier run's leftovers is of interest */
     progress_say(opaque, "%s", sentence);
 }
 

@@ -10,13 +10,16 @@
 int interrupt_begin(struct interrupt *interrupt, GError **err)
 {
     sigset_t wanted;
+    sigset_t blocked;
 
     sigemptyset(&wanted);
     sigaddset(&wanted, SIGINT);
     sigaddset(&wanted, SIGTERM);
     sigaddset(&wanted, SIGHUP);
     interrupt->signal = 0;
-    if (sigprocmask(SIG_BLOCK, &wanted, &interrupt->before) < 0) {
+    blocked = wanted;
+    sigaddset(&blocked, SIGPIPE); /* a reader that went away is an error */
+    if (sigprocmask(SIG_BLOCK, &blocked, &interrupt->before) < 0) {
         return error_set_errno(err, -errno, "cannot block signals");
     }
     interrupt->fd = signalfd(-1, &wanted, SFD_CLOEXEC | SFD_NONBLOCK);

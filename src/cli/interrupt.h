@@ -2,7 +2,8 @@
 /*
  * SIGINT, SIGTERM and SIGHUP as something to wait for and to ask about, never
  * as something that breaks in: from interrupt_begin() on they are blocked and
- * read from a descriptor.
+ * read from a descriptor. SIGPIPE is blocked too, so that a backup outlives the
+ * reader of its progress.
  *
  * Main thread, before any other thread or child.
  */

@@ -52,13 +52,17 @@ static char *bitmap_fault(const struct repository *repository,
 /* Why the disk cannot be incremental; NULL: it can. A new string. */
 static char *reason_for_full(const struct repository *repository,
                              const struct daemon_node *node,
-                             const struct manifest *newest)
+                             const struct manifest *newest,
+                             bool tells_extents)
 {
     g_autoptr(GError) why = NULL;
     const struct manifest_disk *last;
 
     if (newest == NULL) {
         return g_strdup("first backup of this disk");
+    }
+    if (!tells_extents) {
+        return g_strdup("the daemon cannot tell what an increment copied");
     }
     last = manifest_find_disk(newest, node->name);
     if (last->size != node->size) {
@@ -92,6 +96,7 @@ static char *reason_for_full(const struct repository *repository,
 static int plan_disk(const struct repository *repository,
                      const struct daemon_node *node,
                      bool full,
+                     bool tells_extents,
                      struct manifest *point,
                      GError **err)
 {
@@ -119,8 +124,9 @@ static int plan_disk(const struct repository *repository,
     disk->bitmap = g_strdup(point->label);
     disk->hash_root = g_strdup(NO_HASH);
     disk->job = g_strdup_printf("%s-%u", point->label, point->disks->len - 1);
-    disk->reason = full ? g_strdup("a full backup was asked for")
-                        : reason_for_full(repository, node, newest);
+    disk->reason =
+        full ? g_strdup("a full backup was asked for")
+             : reason_for_full(repository, node, newest, tells_extents);
     if (disk->reason == NULL) {
         disk->incremental = true;
         disk->previous = g_strdup(newest->point);
@@ -184,6 +190,26 @@ static int choose_names(const struct repository *repository,
     return 0;
 }
 
+/* QEMU cannot: there each backup is full. */
+static int query_tells_extents(struct qmp_client *client,
+                               bool *ret_tells,
+                               GError **err)
+{
+    json_t *commands = NULL;
+    int ret = qmp_command(client, "query-commands", NULL, &commands, err);
+
+    for (size_t i = 0; ret == 0 && i < json_array_size(commands); i++) {
+        const json_t *name =
+            json_object_get(json_array_get(commands, i), "name");
+        if (g_strcmp0(json_string_value(name),
+                      "x-cohort-query-backup-extents") == 0) {
+            *ret_tells = true;
+        }
+    }
+    json_decref(commands);
+    return ret;
+}
+
 int plan_point(const struct repository *repository,
                struct qmp_client *client,
                char *const *names,
@@ -193,8 +219,12 @@ int plan_point(const struct repository *repository,
 {
     g_autoptr(GPtrArray) nodes = NULL;
     g_autoptr(GPtrArray) chosen = NULL;
+    bool tells_extents = false;
     int ret = daemon_nodes_query(client, &nodes, err);
 
+    if (ret == 0) {
+        ret = query_tells_extents(client, &tells_extents, err);
+    }
     if (ret == 0) {
         ret = choose_names(repository, client, nodes, names, &chosen, err);
     }
@@ -215,7 +245,7 @@ int plan_point(const struct repository *repository,
                              "nodes lists what it has)",
                              (char *)chosen->pdata[i]);
         }
-        ret = plan_disk(repository, node, full, point, err);
+        ret = plan_disk(repository, node, full, tells_extents, point, err);
         if (ret < 0) {
             return ret;
         }

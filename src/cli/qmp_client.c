@@ -393,6 +393,10 @@ static int negotiate(struct qmp_client *client, GError **err)
     json_t *greeting = NULL;
     int ret = next_answer(client, deadline_us, &greeting, err);
 
+    if (ret == -ETIMEDOUT) {
+        g_prefix_error(err, "no greeting (another client may hold the "
+                            "monitor): ");
+    }
     if (ret < 0) {
         return ret;
     }

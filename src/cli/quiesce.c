@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The guard waits on a pipe. A byte means: thaw now. The pipe's end means that
- * we died: thaw as well. Neither within the time that freezing and the
- * transaction may take together: thaw, and say by the exit status that it was
- * early. The guard holds no other descriptor, in particular not the
+ * The guard waits for the end of a pipe, which comes when we close it, and when
+ * we die. If it does not come within the time that freezing and the transaction
+ * may take together, the guard thaws as well, and says by its exit status that
+ * it was early. The guard holds no other descriptor, in particular not the
  * repository's lock, and is in a process group of its own, so that a
  * terminal's interrupt does not reach it.
  */
@@ -125,8 +125,7 @@ int quiesce_end(struct quiesce *quiesce, GError **err)
     int status = 0;
 
     if (guard > 0) {
-        (void)!write(quiesce->pipe_fd, "t", 1); /* closing says the same */
-        (void)close(quiesce->pipe_fd);
+        (void)close(quiesce->pipe_fd); /* what the guard waits for */
     }
     g_free(quiesce);
     if (guard == 0) {

@@ -36,15 +36,17 @@ struct settlement {
     void *opaque;
 };
 
-static void G_GNUC_PRINTF(2, 3)
-    tell(const struct settlement *settlement, const char *format, ...)
+static void G_GNUC_PRINTF(3, 4) tell(const struct settlement *settlement,
+                                     enum settle_news news,
+                                     const char *format,
+                                     ...)
 {
     va_list arguments;
 
     va_start(arguments, format);
     g_autofree char *sentence = g_strdup_vprintf(format, arguments);
     va_end(arguments);
-    settlement->say(settlement->opaque, sentence);
+    settlement->say(settlement->opaque, news, sentence);
 }
 
 static bool has_bitmap(const GPtrArray *nodes,
@@ -168,12 +170,13 @@ static int publish(struct settlement *settlement,
 
     if (settle_rename_bitmaps(settlement->client, *point, &why) < 0) {
         /* Their old names match no newest point: the next backup is full. */
-        tell(settlement, "the bitmaps of point %s keep their old names (%s)",
-             id, why->message);
+        tell(settlement, SETTLE_WARNING,
+             "the bitmaps of point %s keep their old names (%s)", id,
+             why->message);
     }
     int ret = repository_publish(settlement->repository, point, err);
     if (ret == 0) {
-        tell(settlement,
+        tell(settlement, SETTLE_PUBLISHED,
              "point %s had been committed by the daemon: published it", id);
     }
     return ret;
@@ -214,12 +217,13 @@ static int settle_point(struct settlement *settlement,
         if (ret < 0) {
             return ret;
         }
-        tell(settlement,
+        tell(settlement, SETTLE_WARNING,
              "it is not known whether the daemon committed %s: discarded it, "
              "the next backup of its disks is full",
              directory);
     } else {
-        tell(settlement, "discarded the unfinished %s", directory);
+        tell(settlement, SETTLE_DISCARDED, "discarded the unfinished %s",
+             directory);
     }
     return durable_remove_directory(repository->fd, directory, err);
 }

@@ -14,8 +14,16 @@
 #include "cli/qmp_client.h"
 #include "repo/repository.h"
 
-/* Told of each thing that was put right, as a sentence. */
-typedef void (*settle_say_fn)(void *opaque, const char *sentence);
+enum settle_news {
+    SETTLE_DISCARDED, /* a point that had not come to its end */
+    SETTLE_PUBLISHED, /* one that had, but for its name */
+    SETTLE_WARNING,
+};
+
+/* Told of each thing that was put right, with a sentence for people. */
+typedef void (*settle_say_fn)(void *opaque,
+                              enum settle_news news,
+                              const char *sentence);
 
 /* After this the daemon has no job and no target node of this repository and
  * only those of its bitmaps that the newest points name; the repository has no

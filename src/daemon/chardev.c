@@ -194,7 +194,7 @@ int co_chardev_add(struct chardev_list *list,
     if (address == NULL) {
         return -EINVAL;
     }
-    rc = socket_listen(address, err);
+    rc = co_socket_listen(address, err);
     if (rc < 0) {
         return rc;
     }

@@ -226,6 +226,7 @@ static struct file_state *file_state_new(struct block_node *node,
     const struct json_value *cache = json_dict_get(options, "cache");
     struct file_state *state = g_new0(struct file_state, 1);
 
+    state->node = node;
     state->fd = -1;
     state->filename = g_strdup(json_dict_string(options, "filename", ""));
     state->direct = cache != NULL && json_dict_bool(cache, "direct", false);
@@ -233,7 +234,7 @@ static struct file_state *file_state_new(struct block_node *node,
     state->offset_alignment_bytes = 1;
     state->memory_alignment_bytes = 1;
     state->writes = 1; /* what was there before us counts as not durable */
-    file_ahead_init(&state->ahead);
+    co_queue_init(&state->background_ended);
     return state;
 }
 
@@ -298,19 +299,20 @@ static void co_file_close(struct block_node *node)
 {
     struct file_state *state = block_state(node);
 
-    co_file_ahead_finish(state);
+    co_file_background_finish(state);
     /* Whoever needed durability has flushed; close() can tell no more. */
     (void)co_offload(run_closing, state);
     file_state_free(state);
 }
 
-#define FILE_FUNCTIONS                                                 \
- .options = &driver_file_options, .write_flags = BLOCK_FUA,            \
- .co_close = co_file_close, .try_preadv = file_try_read,               \
- .try_pwritev = file_try_write, .co_preadv = co_file_read,             \
- .co_pwritev = co_file_write, .co_write_zeroes = co_file_write_zeroes, \
- .co_discard = co_file_discard, .co_flush = co_file_flush,             \
- .co_status = co_file_status, .try_map = file_try_map, .co_info = co_file_info
+#define FILE_FUNCTIONS                                                     \
+ .options = &driver_file_options,                                          \
+ .write_flags = BLOCK_FUA | BLOCK_FLUSHED_SOON, .co_close = co_file_close, \
+ .try_preadv = file_try_read, .try_pwritev = file_try_write,               \
+ .co_preadv = co_file_read, .co_pwritev = co_file_write,                   \
+ .co_write_zeroes = co_file_write_zeroes, .co_discard = co_file_discard,   \
+ .co_flush = co_file_flush, .co_status = co_file_status,                   \
+ .try_map = file_try_map, .co_info = co_file_info
 
 const struct block_driver driver_file = {
     .name = "file",

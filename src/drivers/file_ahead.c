@@ -4,44 +4,26 @@
  *
  * The kernel's is switched off (POSIX_FADV_RANDOM), since it fills the page
  * cache with large folios, in which small writes are dear. Once reads follow
- * each other, about in order, the next 4 MiB are asked for, and so on each time
- * half of that has been read. The asking may wait for the device, so it runs
- * on the offload pool, one at a time.
+ * each other, about in order, the next 4 MiB are asked for, and so on whenever
+ * less than that is left, one asking at a time.
  */
 #include <fcntl.h>
 
 #include "base/bytes.h"
 #include "drivers/file_priv.h"
-#include "loop/coroutine.h"
 
 /* Reads of a stream may come this much out of order (a queue of requests). */
 #define STREAM_SLACK_BYTES (1 * MIB)
 #define STREAM_START_BYTES (256 * KIB)
 #define STEP_BYTES         (4 * MIB)
 
-void file_ahead_init(struct file_ahead *ahead)
-{
-    *ahead = (struct file_ahead){ 0 };
-    co_queue_init(&ahead->idle);
-}
-
 static int run_asking(void *opaque)
 {
     const struct file_state *state = opaque;
 
-    /* Only advice: if it fails, reading is slower, no more. */
     (void)posix_fadvise(state->fd, (off_t)state->ahead.asked_offset,
                         (off_t)STEP_BYTES, POSIX_FADV_WILLNEED);
     return 0;
-}
-
-static void co_ask(void *opaque)
-{
-    struct file_state *state = opaque;
-
-    (void)co_offload(run_asking, state); /* always 0 */
-    state->ahead.under_way = false;
-    co_queue_wake_all(&state->ahead.idle);
 }
 
 void file_ahead_note(struct file_state *state, uint64_t offset, uint64_t bytes)
@@ -59,19 +41,11 @@ void file_ahead_note(struct file_state *state, uint64_t offset, uint64_t bytes)
     ahead->next = max_u64(ahead->next, end);
     ahead->run += bytes;
     if (ahead->run < STREAM_START_BYTES || ahead->under_way ||
-        ahead->next + STEP_BYTES / 2 < ahead->horizon ||
+        ahead->next + STEP_BYTES < ahead->horizon ||
         ahead->horizon >= state->size_bytes) {
         return;
     }
     ahead->asked_offset = max_u64(ahead->horizon, ahead->next);
     ahead->horizon = ahead->asked_offset + STEP_BYTES;
-    ahead->under_way = true;
-    co_enter(co_ask, state);
-}
-
-void co_file_ahead_finish(struct file_state *state)
-{
-    while (state->ahead.under_way) {
-        co_queue_wait(&state->ahead.idle);
-    }
+    file_background_start(state, run_asking, &ahead->under_way);
 }

@@ -63,7 +63,7 @@ static ssize_t write_plain(struct file_state *state,
     if (start_ns < state->inline_again_ns) {
         return -EAGAIN;
     }
-    count = pwritev(state->fd, iov, iov_count, (off_t)offset);
+    count = file_pwritev_inline(state->fd, iov, iov_count, offset);
     end_ns = loop_now_ns();
     if (end_ns - start_ns > INLINE_SLOW_NS) {
         state->inline_again_ns = end_ns + INLINE_PAUSE_NS;
@@ -226,22 +226,18 @@ static int durability_result(struct file_state *state, int ret)
     return ret;
 }
 
-int co_file_write(struct block_node *node,
-                  uint64_t offset,
-                  uint64_t bytes,
-                  const struct iovec *iov,
-                  int iov_count,
-                  unsigned int flags)
+static int co_write(struct block_node *node,
+                    uint64_t offset,
+                    uint64_t bytes,
+                    const struct iovec *iov,
+                    int iov_count,
+                    int rw_flags)
 {
     struct file_state *state = block_state(node);
-    bool durable = (flags & BLOCK_FUA) != 0;
-    int rw_flags = durable ? RWF_DSYNC : 0;
     int ret;
 
-    if (durable && state->flush_failed) {
-        return -EIO;
-    }
-    if (!durable && file_try_write(node, offset, bytes, iov, iov_count) == 0) {
+    if (rw_flags == 0 &&
+        file_try_write(node, offset, bytes, iov, iov_count) == 0) {
         return 0;
     }
     file_note_change(state);
@@ -251,7 +247,32 @@ int co_file_write(struct block_node *node,
         ret = co_write_exactly(state, offset, iov, iov_count, rw_flags);
     }
     file_note_change(state);
-    return durable ? durability_result(state, ret) : ret;
+    return ret;
+}
+
+int co_file_write(struct block_node *node,
+                  uint64_t offset,
+                  uint64_t bytes,
+                  const struct iovec *iov,
+                  int iov_count,
+                  unsigned int flags)
+{
+    struct file_state *state = block_state(node);
+    bool durable = (flags & BLOCK_FUA) != 0;
+    int ret;
+
+    if (durable && state->flush_failed) {
+        return -EIO;
+    }
+    ret =
+        co_write(node, offset, bytes, iov, iov_count, durable ? RWF_DSYNC : 0);
+    if (durable) {
+        return durability_result(state, ret);
+    }
+    if (ret == 0 && (flags & BLOCK_FLUSHED_SOON) != 0 && !state->direct) {
+        file_behind_note(state, offset, bytes);
+    }
+    return ret;
 }
 
 int co_file_flush(struct block_node *node)

@@ -33,10 +33,20 @@ struct file_ahead {
     uint64_t horizon; /* asked for up to here */
     uint64_t asked_offset;
     bool under_way;
-    struct co_queue idle;
+};
+
+/* What has been written since the kernel was last told to begin with it. */
+struct file_behind {
+    uint64_t start; /* lowest offset ... */
+    uint64_t end;   /* ... and highest end */
+    uint64_t bytes;
+    uint64_t sent_start;
+    uint64_t sent_bytes;
+    bool under_way;
 };
 
 struct file_state {
+    struct block_node *node; /* that this is the state of */
     int fd;
     char *filename; /* owned */
     uint64_t size_bytes;
@@ -54,6 +64,9 @@ struct file_state {
     uint64_t writes_flushed;   /* ... of which durable */
     struct file_extent extent; /* cached; empty: none */
     struct file_ahead ahead;
+    struct file_behind behind;
+    unsigned int background_calls;
+    struct co_queue background_ended;
 };
 
 /* file_lock.c. Both run on the offload pool. Takes the locks that tell other
@@ -72,12 +85,21 @@ int file_probe_direct(int fd,
 /* ... and how cached writes may be done, by the file system's type. */
 enum file_inline_writes file_probe_inline_writes(int fd, bool is_device);
 
-/* file_ahead.c */
-void file_ahead_init(struct file_ahead *ahead);
-/* A cached read has taken place or is about to. */
+/* file_background.c: runs `call(state)` on the offload pool; `*under_way` is
+ * true (it must be false before) until it has ended. */
+void file_background_start(struct file_state *state,
+                           int (*call)(void *opaque),
+                           bool *under_way);
+/* Waits for all of them. */
+void co_file_background_finish(struct file_state *state);
+
+/* file_ahead.c: a cached read has taken place or is about to. */
 void file_ahead_note(struct file_state *state, uint64_t offset, uint64_t bytes);
-/* Waits for what runs in the background. */
-void co_file_ahead_finish(struct file_state *state);
+
+/* file_behind.c: a cached write that will be flushed soon has taken place. */
+void file_behind_note(struct file_state *state,
+                      uint64_t offset,
+                      uint64_t bytes);
 
 /* file_io.c */
 int file_try_read(struct block_node *node,

@@ -79,6 +79,7 @@ struct job {
 
 struct job_txn {
     struct list members;
+    struct list companions;
     size_t working; /* members whose co_run has not returned */
     bool aborting;
     bool finalize;           /* job-finalize has come, or none is needed */

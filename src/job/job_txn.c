@@ -29,6 +29,7 @@ struct job_txn *job_txn_new(void)
     struct job_txn *txn = g_new0(struct job_txn, 1);
 
     list_init(&txn->members);
+    list_init(&txn->companions);
     co_queue_init(&txn->changed);
     return txn;
 }
@@ -40,6 +41,33 @@ void job_txn_add(struct job_txn *txn, struct job *job)
     list_append(&txn->members, &job->txn_link);
 }
 
+void job_txn_add_companion(struct job_txn *txn,
+                           struct job_txn_companion *companion)
+{
+    list_append(&txn->companions, &companion->link);
+}
+
+static void co_commit_companions(struct job_txn *txn)
+{
+    struct list *link;
+
+    while ((link = list_take_first(&txn->companions)) != NULL) {
+        struct job_txn_companion *companion =
+            LIST_ENTRY(link, struct job_txn_companion, link);
+        companion->co_commit(companion);
+    }
+}
+
+static void co_abort_companions(struct job_txn *txn)
+{
+    while (!list_is_empty(&txn->companions)) {
+        struct job_txn_companion *companion = LIST_ENTRY(
+            txn->companions.previous, struct job_txn_companion, link);
+        list_remove(&companion->link);
+        companion->co_abort(companion);
+    }
+}
+
 void co_job_txn_discard(struct job_txn **txn)
 {
     struct job_txn *discarded = g_steal_pointer(txn);
@@ -47,6 +75,7 @@ void co_job_txn_discard(struct job_txn **txn)
     while (!list_is_empty(&discarded->members)) {
         co_job_discard(member_of(discarded->members.next));
     }
+    co_abort_companions(discarded);
     g_free(discarded);
 }
 
@@ -159,6 +188,7 @@ static void co_commit(struct job_txn *txn)
             job->ops->co_commit(job);
         }
     }
+    co_commit_companions(txn);
 }
 
 static void co_abort(struct job_txn *txn)
@@ -179,6 +209,7 @@ static void co_abort(struct job_txn *txn)
             job->ops->co_abort(job);
         }
     }
+    co_abort_companions(txn);
 }
 
 static void co_clean_and_tell(struct job_txn *txn)

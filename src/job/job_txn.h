@@ -19,11 +19,23 @@
 
 #include "job/job.h"
 
+/* A change outside of any job that shares the group's fate. Embedded by its
+ * owner; exactly one of the two is called, once, and may free it. */
+struct job_txn_companion {
+    struct list link;
+    void (*co_commit)(struct job_txn_companion *companion);
+    void (*co_abort)(struct job_txn_companion *companion);
+};
+
 struct job_txn *job_txn_new(void);
 void job_txn_add(struct job_txn *txn, struct job *job);
+/* Committed in order, after the members; aborted in reverse, after them. */
+void job_txn_add_companion(struct job_txn *txn,
+                           struct job_txn_companion *companion);
 /* Starts every member, in order. Cannot fail. */
 void job_txn_start(struct job_txn **txn);
-/* Ends a group that never started: co_job_discard() for each member. */
+/* Ends a group that never started: co_job_discard() for each member, and
+ * co_abort for the companions. */
 void co_job_txn_discard(struct job_txn **txn);
 
 #endif

@@ -55,6 +55,10 @@ struct loop_backend {
      * a negative errno, -EAGAIN if that would mean to wait. NULL: it always
      * would. */
     int64_t (*try_transfer)(void *state, const struct io_request *request);
+    /* Writes (PWRITEV) here and now, and may hold up the thread while the file
+     * system makes room: a count, which may be short, or a negative errno. NULL:
+     * as if -EAGAIN. */
+    int64_t (*write_inline)(void *state, const struct io_request *request);
     /* Asks for an early end (POLL only, once); done() still comes. */
     void (*cancel)(void *state, struct io_request *request);
     /* Sends what is batched, runs done() of what has completed and, if nothing

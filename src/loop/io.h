@@ -43,6 +43,16 @@ ssize_t file_try_pwritev(int fd,
                          int iov_count,
                          uint64_t offset);
 
+/* A plain write on this thread, from coroutines and plain callbacks. It may wait
+ * for the disk a little, and everything else on the loop with it: for cached
+ * files on local file systems only, where it seldom does, and that cannot
+ * promise not to (RWF_NOWAIT). Time it, and stay away for a while when it was
+ * slow. -EAGAIN: this loop does not do it; the count may be short. */
+ssize_t file_pwritev_inline(int fd,
+                            const struct iovec *iov,
+                            int iov_count,
+                            uint64_t offset);
+
 /*
  * Sockets and other pollable descriptors (non-blocking). A canceller lets
  * another coroutine or callback of the same loop end a wait: the wait then

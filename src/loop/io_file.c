@@ -177,13 +177,16 @@ int co_offload(int (*call)(void *opaque), void *opaque)
     return (int)co_io_submit(&waiter);
 }
 
-static ssize_t try_transfer(enum io_operation operation,
-                            int fd,
-                            const struct iovec *iov,
-                            int iov_count,
-                            uint64_t offset)
+/* The operations that are done at once, by one function of the backend. */
+typedef int64_t (*transfer_now)(void *state, const struct io_request *request);
+
+static ssize_t run_now(transfer_now transfer,
+                       enum io_operation operation,
+                       int fd,
+                       const struct iovec *iov,
+                       int iov_count,
+                       uint64_t offset)
 {
-    struct loop *loop = loop_current();
     const struct io_request request = {
         .operation = operation,
         .fd = fd,
@@ -192,10 +195,10 @@ static ssize_t try_transfer(enum io_operation operation,
         .offset = offset,
     };
 
-    if (loop->backend->try_transfer == NULL) {
+    if (transfer == NULL) {
         return -EAGAIN;
     }
-    return (ssize_t)loop->backend->try_transfer(loop->backend_state, &request);
+    return (ssize_t)transfer(loop_current()->backend_state, &request);
 }
 
 ssize_t file_try_preadv(int fd,
@@ -203,7 +206,8 @@ ssize_t file_try_preadv(int fd,
                         int iov_count,
                         uint64_t offset)
 {
-    return try_transfer(IO_PREADV, fd, iov, iov_count, offset);
+    return run_now(loop_current()->backend->try_transfer, IO_PREADV, fd, iov,
+                   iov_count, offset);
 }
 
 ssize_t file_try_pwritev(int fd,
@@ -211,5 +215,15 @@ ssize_t file_try_pwritev(int fd,
                          int iov_count,
                          uint64_t offset)
 {
-    return try_transfer(IO_PWRITEV, fd, iov, iov_count, offset);
+    return run_now(loop_current()->backend->try_transfer, IO_PWRITEV, fd, iov,
+                   iov_count, offset);
+}
+
+ssize_t file_pwritev_inline(int fd,
+                            const struct iovec *iov,
+                            int iov_count,
+                            uint64_t offset)
+{
+    return run_now(loop_current()->backend->write_inline, IO_PWRITEV, fd, iov,
+                   iov_count, offset);
 }

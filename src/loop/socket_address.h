@@ -10,7 +10,8 @@
  * over IPv6 and IPv4; of a host that has both kinds of address, an IPv4 one is
  * taken, unless `ipv4` and `ipv6` say otherwise.
  *
- * These functions see nothing of the loop: any thread.
+ * The co_ functions are for coroutines: what blocks is done elsewhere. The
+ * others see nothing of the loop: any thread.
  */
 #ifndef LOOP_SOCKET_ADDRESS_H
 #define LOOP_SOCKET_ADDRESS_H
@@ -27,13 +28,15 @@ extern const struct schema_type socket_address_legacy_type;
  * A UNIX path that a dead process left behind is taken over; one that somebody
  * listens on is refused as in use. Port "0" and a range up to `to` take the first
  * free one. A passed descriptor is duplicated: it stays the caller's, for the
- * next time. Blocks: shortly, or as long as a name takes to look up (then
- * co_offload() it). */
+ * next time. Blocks as long as a name takes to look up, or as another process
+ * holds a lock on the socket's directory. */
 int socket_listen(const struct json_value *address, GError **err);
+int co_socket_listen(const struct json_value *address, GError **err);
 
 /* Closes a listening socket and removes its UNIX path, unless somebody else
- * listens there by now. */
+ * listens there by now. Blocks as the above. */
 void socket_close_listener(int fd);
+void co_socket_close_listener(int fd);
 
 /* A person's form of an address: "unix:/run/x", "127.0.0.1:10809" (the port
  * really bound). Owned by the caller. */

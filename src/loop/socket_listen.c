@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "loop/coroutine.h"
 #include "loop/socket_address.h"
 #include "loop/unix_socket.h"
 
@@ -289,6 +290,29 @@ int socket_listen(const struct json_value *address, GError **err)
                      "Socket addresses of type '%s' are not served", type);
 }
 
+struct listening {
+    const struct json_value *address;
+    GError *err;
+};
+
+static int run_listen(void *opaque)
+{
+    struct listening *listening = opaque;
+
+    return socket_listen(listening->address, &listening->err);
+}
+
+int co_socket_listen(const struct json_value *address, GError **err)
+{
+    struct listening listening = { .address = address };
+    int ret = co_offload(run_listen, &listening);
+
+    if (ret < 0) {
+        g_propagate_error(err, listening.err);
+    }
+    return ret;
+}
+
 /* The bound address. Room for a NUL behind a path that fills its array. */
 union any_address {
     struct sockaddr any;
@@ -322,6 +346,17 @@ void socket_close_listener(int fd)
     if (is_path) {
         unix_socket_remove_stale(address.local.sun_path);
     }
+}
+
+static int run_close(void *opaque)
+{
+    socket_close_listener(*(const int *)opaque);
+    return 0;
+}
+
+void co_socket_close_listener(int fd)
+{
+    (void)co_offload(run_close, &fd); /* always 0 */
 }
 
 static char *describe_unix(const struct sockaddr_un *address, size_t bytes)

@@ -255,6 +255,18 @@ static int64_t uring_try_transfer(void *state, const struct io_request *request)
     return errno == EOPNOTSUPP || errno == ENOSYS ? -EAGAIN : -errno;
 }
 
+static int64_t uring_write_inline(void *state, const struct io_request *request)
+{
+    ssize_t count;
+
+    (void)state;
+    do {
+        count = pwritev(request->fd, request->iov, request->iov_count,
+                        (off_t)request->offset);
+    } while (count < 0 && errno == EINTR);
+    return count < 0 ? -errno : count;
+}
+
 static bool arm_wake(struct uring *uring)
 {
     struct io_uring_sqe *sqe = uring->wake_armed ? NULL : get_entry(uring);
@@ -451,6 +463,7 @@ const struct loop_backend loop_uring_backend = {
     .close = uring_close,
     .submit = uring_submit,
     .try_transfer = uring_try_transfer,
+    .write_inline = uring_write_inline,
     .cancel = uring_cancel,
     .wait = uring_wait,
     .wake = uring_wake,

@@ -6,7 +6,12 @@
  * exports by name. Negotiation runs on the main thread; then a connection moves
  * to its export's home and stays with it.
  *
- * Main thread.
+ * An export's size is its node's, to the byte (QEMU rounds up to 512). At most
+ * 100 clients are connected at once unless max-connections says otherwise;
+ * others wait until one leaves.
+ *
+ * Main thread. co_nbd_server_start(), co_nbd_server_stop() and co_export_add()
+ * are called with the graph locked (co_block_graph_lock()).
  */
 #ifndef NBD_EXPORT_H
 #define NBD_EXPORT_H
@@ -31,7 +36,8 @@ void export_list_free(struct export_list *list); /* after co_export_shutdown */
 int co_nbd_server_start(struct export_list *list,
                         const struct json_value *options,
                         GError **err);
-/* Drops all clients, removes all exports, returns when that is done. */
+/* Drops all clients, removes all exports, returns when that is done: clients
+ * go at once, an export when the disk has let go of its last request. */
 int co_nbd_server_stop(struct export_list *list, GError **err);
 
 /* `options` is checked against block_export_options_type (borrowed). */
@@ -47,7 +53,8 @@ int export_delete(struct export_list *list,
 /* query-block-exports: a new list. */
 struct json_value *export_query(const struct export_list *list);
 
-/* Stops the server, if any; every export is gone on return. */
+/* Stops the server, if any; every export is gone on return. When no command can
+ * run any more; without the lock. */
 void co_export_shutdown(struct export_list *list);
 
 /* Arguments of nbd-server-start, and of block-export-add (a union by type). */

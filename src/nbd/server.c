@@ -61,7 +61,7 @@ static void co_accept_clients(void *opaque)
                                       loop_now_ns() + ACCEPT_PAUSE_NS);
         }
     }
-    socket_close_listener(server->listen_fd);
+    co_socket_close_listener(server->listen_fd);
     server->accepting = false;
     co_queue_wake_all(&server->list->changed);
 }
@@ -76,7 +76,7 @@ int co_nbd_server_start(struct export_list *list,
     if (list->server) {
         return error_set(err, -EBUSY, "The NBD server is already running");
     }
-    fd = socket_listen(json_dict_get(options, "addr"), err);
+    fd = co_socket_listen(json_dict_get(options, "addr"), err);
     if (fd < 0) {
         g_prefix_error(err, "Cannot start the NBD server: ");
         return fd;

@@ -76,25 +76,31 @@ static const struct action_type *find_type(const char *name)
     g_assert_not_reached(); /* the schema has checked the name */
 }
 
-/* Jobs of a grouped transaction share a group; others have one each. */
-static void start_jobs(GPtrArray *jobs, bool grouped)
+/* Jobs of a grouped transaction share a group, with all that goes with it;
+ * others have one each. */
+static void start_jobs(const struct action_context *context)
 {
     struct job_txn *group = NULL;
 
-    for (guint i = 0; i < jobs->len; i++) {
+    for (guint i = 0; i < context->jobs->len; i++) {
         if (group == NULL) {
             group = job_txn_new();
         }
-        job_txn_add(group, g_ptr_array_index(jobs, i));
-        if (!grouped || i + 1 == jobs->len) {
+        job_txn_add(group, g_ptr_array_index(context->jobs, i));
+        if (!context->grouped) {
             job_txn_start(&group);
         }
     }
+    if (group != NULL) {
+        for (guint i = 0; i < context->companions->len; i++) {
+            job_txn_add_companion(group,
+                                  g_ptr_array_index(context->companions, i));
+        }
+        job_txn_start(&group);
+    }
 }
 
-static int check_actions(const struct json_value *actions,
-                         bool grouped,
-                         GError **err)
+static int check_count(const struct json_value *actions, GError **err)
 {
     size_t count = json_list_length(actions);
 
@@ -103,18 +109,36 @@ static int check_actions(const struct json_value *actions,
                          "A transaction takes at most %d actions, not %zu",
                          LIMIT_TRANSACTION_ACTIONS, count);
     }
-    for (size_t i = 0; grouped && i < count; i++) {
-        const char *name =
-            json_dict_string(json_list_get(actions, i), "type", "");
+    return 0;
+}
 
-        if (!find_type(name)->makes_job) {
-            return error_set(err, -EINVAL,
-                             "Action '%s' does not support "
-                             "completion-mode=grouped: it makes no job",
-                             name);
+/* The first action that makes a job; NULL: none does. */
+static const struct json_value *first_job(const struct json_value *actions)
+{
+    for (size_t i = 0; i < json_list_length(actions); i++) {
+        const struct json_value *item = json_list_get(actions, i);
+
+        if (find_type(json_dict_string(item, "type", ""))->makes_job) {
+            return json_dict_get(item, "data");
         }
     }
-    return 0;
+    return NULL;
+}
+
+static struct transaction *make_transaction(struct action_context *context,
+                                            const struct json_value *actions)
+{
+    struct transaction *transaction = transaction_new(context->engine->graph);
+
+    for (size_t i = 0; i < json_list_length(actions); i++) {
+        const struct json_value *item = json_list_get(actions, i);
+        const struct action_type *type =
+            find_type(json_dict_string(item, "type", ""));
+
+        transaction_add_action(
+            transaction, type->create(context, json_dict_get(item, "data")));
+    }
+    return transaction;
 }
 
 int co_actions_run(struct engine *engine,
@@ -122,26 +146,30 @@ int co_actions_run(struct engine *engine,
                    bool grouped,
                    GError **err)
 {
+    const struct json_value *job = first_job(actions);
     g_autoptr(GPtrArray) jobs = g_ptr_array_new();
-    struct action_context context = { .engine = engine, .jobs = jobs };
+    g_autoptr(GPtrArray) companions = g_ptr_array_new();
+    g_autofree char *group_name =
+        g_strdup_printf("the group of job %s",
+                        job == NULL ? "" : json_dict_string(job, "job-id", ""));
+    struct action_context context = {
+        .engine = engine,
+        .jobs = jobs,
+        /* Without a job there is nothing to wait for. */
+        .grouped = grouped && job != NULL,
+        .companions = companions,
+        .group_name = group_name,
+    };
     struct transaction *transaction;
-    int ret = check_actions(actions, grouped, err);
+    int ret = check_count(actions, err);
 
     if (ret < 0) {
         return ret;
     }
-    transaction = transaction_new(engine->graph);
-    for (size_t i = 0; i < json_list_length(actions); i++) {
-        const struct json_value *item = json_list_get(actions, i);
-        const struct action_type *type =
-            find_type(json_dict_string(item, "type", ""));
-
-        transaction_add_action(
-            transaction, type->create(&context, json_dict_get(item, "data")));
-    }
+    transaction = make_transaction(&context, actions);
     ret = co_transaction_run(&transaction, err);
     if (ret == 0) {
-        start_jobs(jobs, grouped);
+        start_jobs(&context);
     }
     return ret;
 }

@@ -17,6 +17,12 @@ struct action_context {
     struct engine *engine;
     /* Jobs that its actions have made, in order; not started yet. */
     GPtrArray *jobs;
+    /* Whether the jobs are one group; then other changes share its fate: as
+     * struct job_txn_companion, in order. */
+    bool grouped;
+    GPtrArray *companions;
+    /* What errors call the group while it lasts. */
+    const char *group_name;
 };
 
 /* One kind of action. */
@@ -36,8 +42,6 @@ extern const struct action_type backup_action_types[];
 extern const struct schema_type bitmap_add_type;
 extern const struct schema_type bitmap_name_type;
 extern const struct schema_type bitmap_merge_type;
-extern const struct schema_type blockdev_backup_type;
-extern const struct schema_type drive_backup_type;
 /* The argument of `transaction`. */
 extern const struct schema_type transaction_arguments_type;
 
@@ -61,6 +65,7 @@ struct bitmap_view_entry {
     struct block_node *node;
     struct dirty_bitmap *bitmap; /* NULL: none of that name */
     uint64_t granularity_bytes;
+    bool is_new;  /* made by an earlier action of the same transaction */
     GError *busy; /* why it may not be changed; NULL: it may */
 };
 

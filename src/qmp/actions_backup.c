@@ -10,11 +10,18 @@
 #include <string.h>
 
 #include "backup/backup_job.h"
+#include "backup/block_copy.h"
+#include "base/bytes.h"
 #include "base/error.h"
 #include "bitmap/dirty_bitmap.h"
 #include "loop/coroutine.h"
 #include "qmp/actions.h"
 #include "qmp/backup_target_file.h"
+#include "qmp/backup_types.h"
+
+#define NANOSECONDS_PER_SECOND UINT64_C(1000000000)
+#define WORKERS_MAX            1024
+#define CHUNK_BYTES_MAX        (64 << 20)
 
 struct backup_action {
     struct transaction_action action;
@@ -60,27 +67,109 @@ static int check_bitmap_arguments(const struct json_value *data, GError **err)
         }
         return 0;
     }
+    if (strcmp(sync, "none") == 0) {
+        return error_set(err, -EINVAL,
+                         "sync=none copies by no bitmap: leave it out");
+    }
     if (mode == NULL) {
         return error_set(err, -EINVAL,
                          "sync=%s with a bitmap needs a 'bitmap-mode'", sync);
     }
-    if (strcmp(sync, "full") == 0 && strcmp(mode, "never") == 0) {
+    if (strcmp(sync, "bitmap") != 0 && strcmp(mode, "never") == 0) {
         return error_set(err, -EINVAL,
-                         "bitmap-mode=never has no meaning with sync=full: "
-                         "leave the bitmap out");
+                         "bitmap-mode=never has no meaning with sync=%s: "
+                         "leave the bitmap out",
+                         sync);
     }
     return 0;
 }
 
-static enum backup_bitmap_mode bitmap_mode_of(const struct json_value *data)
+/* The value of an enumeration's member, by its place among `names`. */
+static unsigned int place_of(const struct json_value *data,
+                             const char *key,
+                             const char *otherwise,
+                             const char *const *names)
 {
-    const char *mode = json_dict_string(data, "bitmap-mode", "on-success");
+    const char *name = json_dict_string(data, key, otherwise);
+    unsigned int place = 0;
 
-    if (strcmp(mode, "never") == 0) {
-        return BACKUP_BITMAP_NEVER;
+    while (strcmp(names[place], name) != 0) {
+        place++;
     }
-    return strcmp(mode, "always") == 0 ? BACKUP_BITMAP_ALWAYS
-                                       : BACKUP_BITMAP_ON_SUCCESS;
+    return place;
+}
+
+/* `auto` is `enospc`. */
+static enum backup_error_policy error_policy_of(const struct json_value *data,
+                                                const char *key)
+{
+    unsigned int place =
+        place_of(data, key, "report", backup_error_policy_names);
+
+    return place > BACKUP_ERROR_STOP ? BACKUP_ERROR_ENOSPC : place;
+}
+
+static enum backup_sync sync_of(const struct json_value *data)
+{
+    const char *sync = json_dict_string(data, "sync", "");
+
+    if (strcmp(sync, "full") == 0) {
+        return BACKUP_SYNC_FULL;
+    }
+    if (strcmp(sync, "top") == 0) {
+        return BACKUP_SYNC_TOP;
+    }
+    return strcmp(sync, "none") == 0 ? BACKUP_SYNC_NONE : BACKUP_SYNC_BITMAP;
+}
+
+/* Members that tune how the copying is done. */
+static int fill_performance(const struct json_value *data,
+                            struct backup_options *options,
+                            GError **err)
+{
+    const struct json_value *perf = json_dict_get(data, "x-perf");
+    int64_t workers = BLOCK_COPY_TASKS_MAX;
+    int64_t chunk = 0;
+
+    if (perf != NULL) {
+        workers = json_dict_int(perf, "max-workers", workers);
+        chunk = json_dict_int(perf, "max-chunk", chunk);
+        options->cluster_bytes_min =
+            json_dict_uint(perf, "min-cluster-size", 0);
+    }
+    if (workers < 1 || workers > WORKERS_MAX) {
+        return error_set(err, -EINVAL, "'max-workers' must be from 1 to %d",
+                         WORKERS_MAX);
+    }
+    if (chunk < 0 || chunk > CHUNK_BYTES_MAX) {
+        return error_set(err, -EINVAL, "'max-chunk' must be from 0 to %d",
+                         CHUNK_BYTES_MAX);
+    }
+    if (options->cluster_bytes_min > CHUNK_BYTES_MAX ||
+        (options->cluster_bytes_min != 0 &&
+         !is_power_of_two(options->cluster_bytes_min))) {
+        return error_set(err, -EINVAL,
+                         "'min-cluster-size' must be a power of two, at most "
+                         "%d",
+                         CHUNK_BYTES_MAX);
+    }
+    options->tasks_max = (unsigned int)workers;
+    options->chunk_bytes = (uint64_t)chunk;
+    return 0;
+}
+
+static void fill_cbw(const struct json_value *data,
+                     struct backup_options *options)
+{
+    uint64_t wait_s =
+        json_dict_uint(data, "x-cohort-cbw-timeout",
+                       BLOCK_COPY_SAVE_WAIT_NS / NANOSECONDS_PER_SECOND);
+
+    options->break_guest_write =
+        strcmp(json_dict_string(data, "on-cbw-error", "break-snapshot"),
+               "break-guest-write") == 0;
+    options->save_wait_ns =
+        wait_s == 0 ? UINT64_MAX : wait_s * NANOSECONDS_PER_SECOND;
 }
 
 static int fill_options(struct backup_action *self,
@@ -97,6 +186,11 @@ static int fill_options(struct backup_action *self,
     if (speed < 0) {
         return error_set(err, -EINVAL, "'speed' must not be negative");
     }
+    if (json_dict_bool(data, "compress", false)) {
+        return error_set(err, -ENOTSUP,
+                         "'compress' needs a target that can be written "
+                         "compressed; a raw one cannot");
+    }
     *options = (struct backup_options){
         .job = {
             .id = json_dict_string(data, "job-id", ""),
@@ -104,11 +198,17 @@ static int fill_options(struct backup_action *self,
             .auto_dismiss = json_dict_bool(data, "auto-dismiss", true),
             .speed = (uint64_t)speed,
         },
-        .sync = strcmp(json_dict_string(data, "sync", ""), "full") == 0
-                    ? BACKUP_SYNC_FULL
-                    : BACKUP_SYNC_BITMAP,
-        .bitmap_mode = bitmap_mode_of(data),
+        .sync = sync_of(data),
+        .bitmap_mode =
+            place_of(data, "bitmap-mode", "on-success", backup_bitmap_mode_names),
+        .on_source_error = error_policy_of(data, "on-source-error"),
+        .on_target_error = error_policy_of(data, "on-target-error"),
     };
+    fill_cbw(data, options);
+    ret = fill_performance(data, options, err);
+    if (ret < 0) {
+        return ret;
+    }
     options->source = block_find(self->context->engine->graph,
                                  json_dict_string(data, "device", ""), err);
     return options->source == NULL ? -ENOENT : 0;
@@ -278,95 +378,6 @@ static struct transaction_action *create_drive(struct action_context *context,
 {
     return create(&drive_ops, context, data);
 }
-
-/* --- Types ------------------------------------------------------------------- */
-
-static const struct schema_type sync_type = {
-    .kind = SCHEMA_ENUM,
-    .name = "MirrorSyncMode",
-    .doc = "What a backup copies: everything, or what a bitmap says.",
-    .values = (const char *const[]){ "full", "incremental", "bitmap", NULL },
-};
-
-static const struct schema_type bitmap_mode_type = {
-    .kind = SCHEMA_ENUM,
-    .name = "BitmapSyncMode",
-    .doc = "When the bitmap gives up what has been copied.",
-    .values = (const char *const[]){ "on-success", "never", "always", NULL },
-};
-
-static const struct schema_type new_image_mode_type = {
-    .kind = SCHEMA_ENUM,
-    .name = "NewImageMode",
-    .values = (const char *const[]){ "existing", "absolute-paths", NULL },
-};
-
-#define BACKUP_COMMON_MEMBERS                                            \
- { .name = "job-id",                                                     \
-   .type = &schema_string,                                               \
-   .doc = "Name of the job; needed, since nodes have no device name." }, \
-     { .name = "device",                                                 \
-       .type = &schema_string,                                           \
-       .required = true,                                                 \
-       .doc = "Name of the node to back up." },                          \
-     { .name = "sync",                                                   \
-       .type = &sync_type,                                               \
-       .required = true,                                                 \
-       .doc = "What to copy; `incremental` is `bitmap` with "            \
-              "bitmap-mode `on-success`." },                             \
-     { .name = "speed",                                                  \
-       .type = &schema_int,                                              \
-       .fallback = "0: no limit",                                        \
-       .doc = "Bytes per second of the background copy." },              \
-     { .name = "bitmap",                                                 \
-       .type = &schema_string,                                           \
-       .doc = "Name of a dirty bitmap on `device`." },                   \
-     { .name = "bitmap-mode",                                            \
-       .type = &bitmap_mode_type,                                        \
-       .doc = "Needed with a bitmap, unless sync is `incremental`." },   \
-     { .name = "auto-finalize",                                          \
-       .type = &schema_bool,                                             \
-       .fallback = "true",                                               \
-       .doc = "false: wait in `pending` for job-finalize." },            \
- {                                                                       \
-  .name = "auto-dismiss", .type = &schema_bool, .fallback = "true",      \
-  .doc = "false: stay in `concluded` until job-dismiss."                 \
- }
-
-const struct schema_type blockdev_backup_type = {
-    .kind = SCHEMA_STRUCT,
-    .name = "BlockdevBackup",
-    .members =
-        (const struct schema_member[]){
-            BACKUP_COMMON_MEMBERS,
-            { .name = "target",
-              .type = &schema_string,
-              .required = true,
-              .doc = "Name of the node to write to, as large as `device`." },
-            { .name = NULL },
-        },
-};
-
-const struct schema_type drive_backup_type = {
-    .kind = SCHEMA_STRUCT,
-    .name = "DriveBackup",
-    .members =
-        (const struct schema_member[]){
-            BACKUP_COMMON_MEMBERS,
-            { .name = "target",
-              .type = &schema_string,
-              .required = true,
-              .doc = "Name of the file to write to." },
-            { .name = "format",
-              .type = &schema_string,
-              .doc = "Format of the file; raw." },
-            { .name = "mode",
-              .type = &new_image_mode_type,
-              .fallback = "absolute-paths",
-              .doc = "Whether to make the file or to use it as it is." },
-            { .name = NULL },
-        },
-};
 
 const struct action_type backup_action_types[] = {
     { .name = "blockdev-backup", .makes_job = true, .create = create_blockdev },

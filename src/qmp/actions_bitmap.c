@@ -4,6 +4,10 @@
  * will stand for and makes what is new; commit, with every node fenced, does
  * the thing itself in memory. Nothing is visible before, so abort has only to
  * free what prepare made.
+ *
+ * In a grouped transaction commit makes a change that can be undone, and hands
+ * it to the group (qmp/bitmap_change.h). A bitmap that the same transaction adds
+ * needs no such care: if the group fails, it goes as a whole.
  */
 #include <errno.h>
 
@@ -13,6 +17,7 @@
 #include "bitmap/dirty_bitmap.h"
 #include "loop/coroutine.h"
 #include "qmp/actions.h"
+#include "qmp/bitmap_change.h"
 
 struct bitmap_action {
     struct transaction_action action;
@@ -21,7 +26,9 @@ struct bitmap_action {
     struct dirty_bitmap *bitmap;   /* whom commit changes; borrowed */
     struct dirty_bitmap *owned;    /* made by add, or taken off by remove */
     struct block_node *node;
-    GPtrArray *sources; /* merge: struct dirty_bitmap, borrowed */
+    GPtrArray *sources;           /* merge: struct dirty_bitmap, borrowed */
+    struct bitmap_change *change; /* NULL: there is no group to wait for */
+    bool made;
 };
 
 static struct bitmap_action *action_of(struct transaction_action *action)
@@ -33,6 +40,12 @@ static void co_clean(struct transaction_action *action)
 {
     struct bitmap_action *self = action_of(action);
 
+    if (self->made) {
+        g_ptr_array_add(self->context->companions,
+                        bitmap_change_companion(self->change));
+    } else {
+        bitmap_change_free(self->change);
+    }
     dirty_bitmap_free(self->owned);
     if (self->sources != NULL) {
         g_ptr_array_unref(self->sources);
@@ -56,6 +69,37 @@ static struct transaction_action *create(
 static const char *argument(const struct bitmap_action *self, const char *key)
 {
     return json_dict_string(self->data, key, NULL);
+}
+
+/* In a group: prepares the change of a bitmap, which later actions find in use.
+ * Without one there is nothing more to prepare. */
+static int prepare_change(struct bitmap_action *self,
+                          struct bitmap_view_entry *entry,
+                          enum bitmap_change_kind kind,
+                          GError **err)
+{
+    if (!self->context->grouped || entry->is_new) {
+        return 0;
+    }
+    self->change =
+        bitmap_change_new(kind, entry->node, entry->granularity_bytes,
+                          self->context->group_name, err);
+    if (self->change == NULL) {
+        return -EBUSY;
+    }
+    bitmap_view_claim(entry, self->context->group_name);
+    return 0;
+}
+
+/* At the instant. Returns false when it is to be done for good, here. */
+static bool make_change(struct bitmap_action *self)
+{
+    if (self->change == NULL) {
+        return false;
+    }
+    bitmap_change_make(self->change, self->bitmap, self->sources);
+    self->made = true;
+    return true;
 }
 
 /* --- add ------------------------------------------------------------------ */
@@ -121,8 +165,18 @@ static int co_prepare_add(struct transaction_action *action,
         return -EINVAL;
     }
     self->node = entry->node;
+    self->bitmap = self->owned;
     entry->bitmap = self->owned;
     entry->granularity_bytes = dirty_bitmap_granularity_bytes(self->owned);
+    if (self->context->grouped) {
+        self->change = bitmap_change_new(BITMAP_CHANGE_ADD, entry->node,
+                                         entry->granularity_bytes,
+                                         self->context->group_name, err);
+        if (self->change == NULL) {
+            return -EBUSY;
+        }
+        entry->is_new = true;
+    }
     return 0;
 }
 
@@ -130,8 +184,8 @@ static void commit_add(struct transaction_action *action)
 {
     struct bitmap_action *self = action_of(action);
 
-    dirty_bitmap_prepare_node(self->node);
     dirty_bitmap_attach(self->node, &self->owned);
+    (void)make_change(self); /* there is nothing more to do for good */
 }
 
 static const struct transaction_action_ops add_ops = {
@@ -147,25 +201,23 @@ static struct transaction_action *create_add(struct action_context *context,
     return create(&add_ops, context, data);
 }
 
-/* --- What changes one bitmap that is there ---------------------------------- */
+/* --- What changes one bitmap that is there -------------------------------- */
 
-static int co_prepare_change(struct transaction_action *action,
-                             struct transaction *transaction,
-                             GError **err)
+static int co_find(struct bitmap_action *self,
+                   struct transaction *transaction,
+                   const char *name,
+                   struct bitmap_view_entry **ret_entry,
+                   GError **err)
 {
-    struct bitmap_action *self = action_of(action);
-    struct bitmap_view_entry *entry;
-    int ret;
+    int ret =
+        co_bitmap_view_get_free(self->context->engine, transaction,
+                                argument(self, "node"), name, ret_entry, err);
 
-    ret = co_bitmap_view_get_free(self->context->engine, transaction,
-                                  argument(self, "node"),
-                                  argument(self, "name"), &entry, err);
-    if (ret < 0) {
-        return ret;
+    if (ret == 0) {
+        self->bitmap = (*ret_entry)->bitmap;
+        self->node = (*ret_entry)->node;
     }
-    self->bitmap = entry->bitmap;
-    self->node = entry->node;
-    return 0;
+    return ret;
 }
 
 static int co_prepare_remove(struct transaction_action *action,
@@ -174,45 +226,78 @@ static int co_prepare_remove(struct transaction_action *action,
 {
     struct bitmap_action *self = action_of(action);
     struct bitmap_view_entry *entry;
-    int ret = co_prepare_change(action, transaction, err);
+    int ret = co_find(self, transaction, argument(self, "name"), &entry, err);
 
     if (ret < 0) {
         return ret;
     }
-    ret = co_bitmap_view_get(self->context->engine, transaction,
-                             argument(self, "node"), argument(self, "name"),
-                             &entry, err);
-    g_assert(ret == 0);
-    entry->bitmap = NULL;
-    return 0;
+    if (entry->is_new) {
+        return error_set(err, -EINVAL,
+                         "Dirty bitmap '%s' of node '%s' is added by the same "
+                         "grouped transaction, and cannot be removed in it",
+                         argument(self, "name"), argument(self, "node"));
+    }
+    ret = prepare_change(self, entry, BITMAP_CHANGE_REMOVE, err);
+    if (ret == 0 && self->change == NULL) {
+        entry->bitmap = NULL;
+    }
+    return ret;
 }
 
 static void commit_remove(struct transaction_action *action)
 {
     struct bitmap_action *self = action_of(action);
 
-    self->owned = dirty_bitmap_detach(self->bitmap);
+    if (!make_change(self)) {
+        self->owned = dirty_bitmap_detach(self->bitmap);
+    }
 }
 
 static void commit_clear(struct transaction_action *action)
 {
-    bitmap_clear_all(dirty_bitmap_bits(action_of(action)->bitmap));
+    struct bitmap_action *self = action_of(action);
+
+    if (!make_change(self)) {
+        bitmap_clear_all(dirty_bitmap_bits(self->bitmap));
+    }
 }
 
 static void commit_enable(struct transaction_action *action)
 {
-    dirty_bitmap_set_enabled(action_of(action)->bitmap, true);
+    struct bitmap_action *self = action_of(action);
+
+    if (!make_change(self)) {
+        dirty_bitmap_set_enabled(self->bitmap, true);
+    }
 }
 
 static void commit_disable(struct transaction_action *action)
 {
-    dirty_bitmap_set_enabled(action_of(action)->bitmap, false);
+    struct bitmap_action *self = action_of(action);
+
+    if (!make_change(self)) {
+        dirty_bitmap_set_enabled(self->bitmap, false);
+    }
 }
 
-#define CHANGE_DEFINE(verb, prepare_function)                       \
+#define PREPARE_DEFINE(verb, kind)                                           \
+ static int co_prepare_##verb(struct transaction_action *action,             \
+                              struct transaction *transaction, GError **err) \
+ {                                                                           \
+  struct bitmap_action *self = action_of(action);                            \
+  struct bitmap_view_entry *entry;                                           \
+  int ret = co_find(self, transaction, argument(self, "name"), &entry, err); \
+  return ret < 0 ? ret : prepare_change(self, entry, kind, err);             \
+ }
+
+PREPARE_DEFINE(clear, BITMAP_CHANGE_CLEAR)
+PREPARE_DEFINE(enable, BITMAP_CHANGE_ENABLE)
+PREPARE_DEFINE(disable, BITMAP_CHANGE_DISABLE)
+
+#define CHANGE_DEFINE(verb)                                         \
  static const struct transaction_action_ops verb##_ops = {          \
      .name = "block-dirty-bitmap-" #verb,                           \
-     .co_prepare = prepare_function,                                \
+     .co_prepare = co_prepare_##verb,                               \
      .commit = commit_##verb,                                       \
      .co_clean = co_clean,                                          \
  };                                                                 \
@@ -222,10 +307,10 @@ static void commit_disable(struct transaction_action *action)
   return create(&verb##_ops, context, data);                        \
  }
 
-CHANGE_DEFINE(remove, co_prepare_remove)
-CHANGE_DEFINE(clear, co_prepare_change)
-CHANGE_DEFINE(enable, co_prepare_change)
-CHANGE_DEFINE(disable, co_prepare_change)
+CHANGE_DEFINE(remove)
+CHANGE_DEFINE(clear)
+CHANGE_DEFINE(enable)
+CHANGE_DEFINE(disable)
 
 /* --- merge ------------------------------------------------------------------ */
 
@@ -268,16 +353,11 @@ static int co_prepare_merge(struct transaction_action *action,
     struct bitmap_action *self = action_of(action);
     const struct json_value *list = json_dict_get(self->data, "bitmaps");
     struct bitmap_view_entry *entry;
-    int ret;
+    int ret = co_find(self, transaction, argument(self, "target"), &entry, err);
 
-    ret = co_bitmap_view_get_free(self->context->engine, transaction,
-                                  argument(self, "node"),
-                                  argument(self, "target"), &entry, err);
     if (ret < 0) {
         return ret;
     }
-    self->bitmap = entry->bitmap;
-    self->node = entry->node;
     self->sources = g_ptr_array_new();
     for (size_t i = 0; i < json_list_length(list); i++) {
         ret = co_add_source(self, transaction, json_list_get(list, i), err);
@@ -285,13 +365,16 @@ static int co_prepare_merge(struct transaction_action *action,
             return ret;
         }
     }
-    return 0;
+    return prepare_change(self, entry, BITMAP_CHANGE_MERGE, err);
 }
 
 static void commit_merge(struct transaction_action *action)
 {
     struct bitmap_action *self = action_of(action);
 
+    if (make_change(self)) {
+        return;
+    }
     for (guint i = 0; i < self->sources->len; i++) {
         struct dirty_bitmap *source = g_ptr_array_index(self->sources, i);
 

@@ -111,7 +111,7 @@ void bitmap_view_claim(struct bitmap_view_entry *entry, const char *holder)
 {
     g_assert(entry->busy == NULL);
     error_set(&entry->busy, -EBUSY,
-              "Dirty bitmap '%s' of node '%s' is in use by job '%s'",
+              "Dirty bitmap '%s' of node '%s' is in use by '%s'",
               dirty_bitmap_name(entry->bitmap), block_name(entry->node),
               holder);
 }

@@ -5,6 +5,7 @@
 #include "backup/backup_job.h"
 #include "base/error.h"
 #include "qmp/actions.h"
+#include "qmp/backup_types.h"
 #include "qmp/command.h"
 
 #define EXTENTS_DEFAULT 4096

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "qmp/actions.h"
+#include "qmp/backup_types.h"
 #include "qmp/command.h"
 
 static const struct schema_type abort_data_type = {

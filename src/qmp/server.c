@@ -247,7 +247,7 @@ void co_qmp_server_close(struct qmp_server *server)
     for (struct list *link; (link = list_take_first(&server->monitors));) {
         struct monitor *monitor = LIST_ENTRY(link, struct monitor, link);
 
-        socket_close_listener(monitor->fd);
+        co_socket_close_listener(monitor->fd);
         g_free(monitor);
     }
 }

@@ -201,6 +201,7 @@ int chain_read(struct chain *chain,
                GError **err)
 {
     char *to = buffer;
+    const size_t whole = bytes;
     bool is_zero = true;
 
     while (bytes > 0) {
@@ -208,6 +209,9 @@ int chain_read(struct chain *chain,
         const struct layer *layer = map_layers(chain, offset, bytes, &run, err);
         if (layer == NULL) {
             return -EIO;
+        }
+        if (run.kind != IMAGE_DATA && run.bytes == whole) {
+            break;
         }
         if (run.kind == IMAGE_DATA) {
             is_zero = false;

@@ -45,7 +45,9 @@ int chain_map_top(struct chain *chain,
                   struct image_run *ret_run,
                   GError **err);
 
-/* Reads. `*ret_is_zero` when no image holds data there; the buffer is zeroed. */
+/* Reads. `*ret_is_zero` when no image holds data there; what is in the buffer is
+ * then of no meaning (filling it would cost more than all else for a large,
+ * sparse disk). */
 int chain_read(struct chain *chain,
                uint64_t offset,
                void *buffer,

@@ -186,6 +186,8 @@ def test_a_cancel_of_a_hung_job_returns_at_once(cohortd, hanging_disk,
                        raw_options("target", hanging_disk.path))
     hanging_disk.hang()
     daemon.qmp.command(*backup_action("disk", "target"))
+    # Returns with what it overwrote on its way to the target.
+    qemu_io(daemon.nbd_uri("disk"), "write 0 64k")
     daemon.qmp.command("job-cancel", id="job-disk")
     assert daemon.qmp.command("query-jobs")[0]["status"] == "running"
     hanging_disk.go_on()

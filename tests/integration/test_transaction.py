@@ -76,7 +76,9 @@ def test_a_member_without_work_still_waits_for_the_others(daemon):
 @pytest.mark.parametrize("whom", ["job-a", "job-b"])
 def test_cancelling_one_cancels_all(daemon, whom):
     "A cancelled member takes the group down, and bitmaps stay."
-    daemon.qmp.transaction(incremental("a"), incremental("b", speed=1),
+    daemon.qmp.transaction(incremental("a"),
+                           backup_action("b", "b-target", speed=1, bitmap="b0",
+                                         bitmap_mode="on-success"),
                            grouped=True)
     daemon.qmp.command("job-cancel", id=whom)
     assert ends(daemon, "job-a", "job-b") == ["CANCELLED", "CANCELLED"]
@@ -171,12 +173,127 @@ def test_actions_that_contradict_each_other_are_refused(daemon, actions, word):
     assert daemon.qmp.command("query-jobs") == []
 
 
-def test_only_jobs_can_be_grouped(daemon):
-    "A bitmap action in a grouped transaction is refused before anything."
-    with pytest.raises(Exception, match="clear"):
-        daemon.qmp.transaction(incremental("a"), bitmap_action("clear", "b"),
-                               grouped=True)
-    assert daemon.qmp.command("query-jobs") == []
+def run_group(daemon, *actions, fails):
+    """Runs a grouped transaction that backs up disk a, and b to a good or a
+    bad target; returns when both jobs are gone."""
+    if fails:
+        daemon.qmp.command("blockdev-add", failing_node("bad", SIZE))
+    daemon.qmp.transaction(
+        *actions, backup_action("a", "a-target"),
+        backup_action("b", "bad" if fails else "b-target"), grouped=True)
+    ends(daemon, "job-a", "job-b")
+
+
+def bitmaps(daemon, disk):
+    return {entry["name"]: (entry["count"] // KIB, entry["recording"],
+                            entry["busy"])
+            for entry in daemon.qmp.node(disk).get("dirty-bitmaps", [])}
+
+
+BEFORE = {"b0": (128, True, False)}
+
+
+@pytest.mark.parametrize("action, succeeded, failed", [
+    (bitmap_action("add", "a", "new"),
+     {**BEFORE, "new": (0, True, False)}, BEFORE),
+    (bitmap_action("clear", "a"), {"b0": (0, True, False)}, BEFORE),
+    (bitmap_action("remove", "a"), {}, BEFORE),
+    (bitmap_action("disable", "a"), {"b0": (128, False, False)}, BEFORE),
+    (bitmap_action("enable", "a"), BEFORE, BEFORE),
+    (("block-dirty-bitmap-merge",
+      {"node": "a", "target": "b0", "bitmaps": [{"node": "b", "name": "b0"}]}),
+     {"b0": (256, True, False)}, BEFORE),
+])
+def test_bitmap_actions_share_the_fate_of_their_group(daemon, action,
+                                                      succeeded, failed):
+    "What a grouped transaction does to a bitmap stands or falls with its jobs."
+    daemon.qmp.command("block-dirty-bitmap-clear", node="b", name="b0")
+    qemu_io(daemon.nbd_uri("b"), "write 1M 128k")
+    run_group(daemon, action, fails=True)
+    assert bitmaps(daemon, "a") == failed
+    daemon.qmp.command("blockdev-del", node_name="bad")
+    run_group(daemon, action, fails=False)
+    assert bitmaps(daemon, "a") == succeeded
+
+
+def test_a_full_backup_that_fails_does_not_cost_the_old_chain(daemon):
+    "Clear and full backup of many disks is one step that can fail whole."
+    clears = [bitmap_action("clear", disk) for disk in "ab"]
+    run_group(daemon, *clears, fails=True)
+    assert [dirty_bytes(daemon, disk) for disk in "ab"] == [128 * KIB] * 2
+    run_group(daemon, *clears, fails=False)
+    assert [dirty_bytes(daemon, disk) for disk in "ab"] == [0, 0]
+
+
+def test_writes_during_a_group_are_in_its_bitmaps(daemon):
+    "Whatever becomes of the group, writes after the instant are recorded."
+    for verdict in ("cancel", "finalize"):
+        daemon.qmp.transaction(
+            bitmap_action("clear", "a"), bitmap_action("add", "a", verdict),
+            backup_action("a", "a-target", auto_finalize=False), grouped=True)
+        daemon.qmp.wait_event("BLOCK_JOB_PENDING", id="job-a")
+        qemu_io(daemon.nbd_uri("a"), "write 2M 64k")
+        daemon.qmp.command(f"job-{verdict}", id="job-a")
+        daemon.qmp.wait_job_gone("job-a")
+        after = {"cancel": {"b0": (192, True, False)},
+                 "finalize": {"b0": (64, True, False),
+                              "finalize": (64, True, False)}}
+        assert bitmaps(daemon, "a") == after[verdict]
+
+
+def test_a_bitmap_in_an_undecided_group_is_busy(daemon):
+    "Until the group ends its bitmaps and nodes are held, and errors say so."
+    daemon.qmp.transaction(
+        bitmap_action("add", "a", "new"), bitmap_action("remove", "b"),
+        backup_action("a", "a-target", auto_finalize=False), grouped=True)
+    for disk, name in (("a", "new"), ("b", "b0")):
+        error = daemon.qmp.error("block-dirty-bitmap-clear", node=disk,
+                                 name=name)
+        assert "job-a" in error.desc
+    daemon.qmp.command("block-export-del", id="export-b", mode="hard")
+    daemon.qmp.wait_event("BLOCK_EXPORT_DELETED", id="export-b")
+    assert "job-a" in daemon.qmp.error("blockdev-del", node_name="b").desc
+    daemon.qmp.wait_event("BLOCK_JOB_PENDING", id="job-a")
+    daemon.qmp.command("job-finalize", id="job-a")
+    daemon.qmp.wait_job_gone("job-a")
+    assert bitmaps(daemon, "b") == {}
+    daemon.qmp.command("blockdev-del", node_name="b")
+
+
+def test_a_new_bitmap_can_be_used_in_its_own_group(daemon):
+    "Added, merged into and consumed by one grouped transaction."
+    merge = ("block-dirty-bitmap-merge",
+             {"node": "a", "target": "new", "bitmaps": ["b0"]})
+    for verdict, left in (("cancel", BEFORE),
+                          ("finalize", {**BEFORE, "new": (0, True, False)})):
+        daemon.qmp.transaction(
+            bitmap_action("add", "a", "new"), merge,
+            backup_action("a", "a-target", sync="incremental", bitmap="new",
+                          auto_finalize=False), grouped=True)
+        end = daemon.qmp.wait_event("BLOCK_JOB_PENDING", id="job-a")
+        daemon.qmp.command(f"job-{verdict}", id="job-a")
+        end = daemon.qmp.wait_job_gone("job-a")
+        assert end["data"]["len"] == 128 * KIB
+        assert bitmaps(daemon, "a") == left
+
+
+def test_a_group_without_jobs_is_done_at_once(daemon):
+    "Bitmap actions alone have no one to wait for."
+    daemon.qmp.transaction(bitmap_action("clear", "a"),
+                           bitmap_action("remove", "b"), grouped=True)
+    assert bitmaps(daemon, "a") == {"b0": (0, True, False)}
+    assert bitmaps(daemon, "b") == {}
+
+
+def test_a_grouped_abort_undoes_prepared_bitmap_changes(daemon):
+    "A grouped transaction that fails to prepare leaves nothing held."
+    with pytest.raises(Exception, match="abort"):
+        daemon.qmp.transaction(
+            bitmap_action("add", "a", "new"), bitmap_action("clear", "a"),
+            bitmap_action("remove", "b"), backup_action("a", "a-target"),
+            ("abort", {}), grouped=True)
+    assert bitmaps(daemon, "a") == BEFORE
+    assert bitmaps(daemon, "b") == BEFORE
 
 
 def test_an_empty_transaction_succeeds(daemon):

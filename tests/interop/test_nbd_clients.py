@@ -97,7 +97,8 @@ def test_fio_verifies_what_it_wrote(disk):
     """fio's own check of random writes at depth 32 finds no fault."""
     run("fio", "--name=verify", "--ioengine=nbd", f"--uri={disk.uri}",
         "--rw=randwrite", "--bsrange=512-128k", "--iodepth=32", "--size=32M",
-        "--verify=crc32c", "--do_verify=1", "--verify_fatal=1")
+        "--verify=crc32c", "--do_verify=1", "--verify_fatal=1",
+        "--verify_state_save=0")
 
 
 def test_nbdfuse_shows_the_disk_as_a_file(disk, folder, background):

@@ -6,8 +6,9 @@
 
 #include "base/bytes.h"
 
-static int
-co_open(struct block_node *node, const struct json_value *options, GError **err)
+static int co_open(struct block_node *node,
+                   const struct json_value *options,
+                   GError **err)
 {
     struct memory_disk *disk = g_new0(struct memory_disk, 1);
     uint64_t size_bytes = json_dict_uint(options, "size", 0);
@@ -45,7 +46,12 @@ static int co_preadv(struct block_node *node,
         memcpy(iov[i].iov_base, disk->data + offset, iov[i].iov_len);
         offset += iov[i].iov_len;
     }
-    return disk->read_error;
+    int ret = disk->read_error;
+
+    if (disk->fail_once) {
+        disk->read_error = 0;
+    }
+    return ret;
 }
 
 static int co_pwritev(struct block_node *node,

@@ -18,6 +18,7 @@ struct memory_disk {
     bool hang_writes;
     struct co_queue released;
     int read_error;
+    bool fail_once; /* read_error goes after its first use */
     int write_error;
     unsigned int reads;
     unsigned int writes;

@@ -24,6 +24,8 @@ struct world {
     uint8_t *before; /* the source at the instant */
     uint64_t copied_bytes;
     unsigned int failures;
+    bool retries;
+    bool guest_pays;
     int guest_result;
     bool guest_done;
 };
@@ -33,11 +35,17 @@ static void on_copied(void *opaque, uint64_t bytes)
     ((struct world *)opaque)->copied_bytes += bytes;
 }
 
-static void on_failed(void *opaque, enum block_copy_side side, bool foreground)
+static bool on_failed(void *opaque,
+                      enum block_copy_side side,
+                      int error,
+                      bool foreground)
 {
+    struct world *world = opaque;
+
     (void)side;
-    (void)foreground;
-    ((struct world *)opaque)->failures++;
+    (void)error;
+    world->failures++;
+    return !foreground && world->retries;
 }
 
 static const struct block_driver *const drivers[] = { &driver_memory_disk,
@@ -49,8 +57,18 @@ static void co_open_world(struct world *world)
 {
     const struct block_copy_events events = { on_copied, on_failed, world };
 
-    *world =
-        (struct world){ .graph = block_graph_new(loop_current(), drivers) };
+    const struct block_copy_options options = {
+        .cluster_bytes = CLUSTER,
+        .chunk_bytes = 4 * CLUSTER,
+        .tasks_max = BLOCK_COPY_TASKS_MAX,
+        .save_wait_ns = UINT64_MAX,
+        .guest_pays = world->guest_pays,
+    };
+
+    *world = (struct world){
+        .graph = block_graph_new(loop_current(), drivers),
+        .retries = world->retries,
+    };
     world->source = co_memory_disk_add(world->graph, "source", SIZE);
     world->target = co_memory_disk_add(world->graph, "target", SIZE);
     world->source_disk = memory_disk_of(world->source);
@@ -61,7 +79,7 @@ static void co_open_world(struct world *world)
     memset(world->target_disk->data, 0xee, SIZE);
     world->before = g_memdup2(world->source_disk->data, SIZE);
     world->copy =
-        block_copy_new(world->source, world->target, CLUSTER, &events, NULL);
+        block_copy_new(world->source, world->target, &options, &events, NULL);
     bitmap_set_all(block_copy_remaining(world->copy));
     copy_before_write_init(&world->filter, world->copy);
     copy_before_write_install(&world->filter, world->source);
@@ -115,7 +133,7 @@ static void co_guest_write(void *opaque)
 
 static void co_copies_all(void *opaque)
 {
-    struct world world;
+    struct world world = { 0 };
 
     (void)opaque;
     co_open_world(&world);
@@ -129,7 +147,7 @@ static void co_copies_all(void *opaque)
 
 static void co_copies_only_remaining(void *opaque)
 {
-    struct world world;
+    struct world world = { 0 };
 
     (void)opaque;
     co_open_world(&world);
@@ -147,7 +165,7 @@ static void co_copies_only_remaining(void *opaque)
 
 static void co_zeroes_are_not_written_as_data(void *opaque)
 {
-    struct world world;
+    struct world world = { 0 };
 
     (void)opaque;
     co_open_world(&world);
@@ -161,7 +179,7 @@ static void co_zeroes_are_not_written_as_data(void *opaque)
 
 static void co_guest_overwrites_everything(void *opaque)
 {
-    struct world world;
+    struct world world = { 0 };
 
     (void)opaque;
     co_open_world(&world);
@@ -181,7 +199,7 @@ static void co_guest_overwrites_everything(void *opaque)
 
 static void co_guest_waits_for_background_read(void *opaque)
 {
-    struct world world;
+    struct world world = { 0 };
     struct guest_write write = { &world, 0, 512 };
     uint64_t cursor = 0;
 
@@ -201,7 +219,7 @@ static void co_guest_waits_for_background_read(void *opaque)
 
 static void co_guest_does_not_wait_for_target(void *opaque)
 {
-    struct world world;
+    struct world world = { 0 };
     struct guest_write write = { &world, 5 * CLUSTER, CLUSTER };
 
     (void)opaque;
@@ -218,7 +236,7 @@ static void co_guest_does_not_wait_for_target(void *opaque)
 
 static void co_failed_write_comes_back(void *opaque)
 {
-    struct world world;
+    struct world world = { 0 };
     enum block_copy_side side;
     uint64_t offset;
 
@@ -236,7 +254,7 @@ static void co_failed_write_comes_back(void *opaque)
 
 static void co_failed_save_breaks_copy_not_guest(void *opaque)
 {
-    struct world world;
+    struct world world = { 0 };
     struct guest_write write = { &world, 0, 512 };
     enum block_copy_side side;
     uint64_t offset;
@@ -254,7 +272,7 @@ static void co_failed_save_breaks_copy_not_guest(void *opaque)
 
 static void co_stopped_copy_saves_nothing(void *opaque)
 {
-    struct world world;
+    struct world world = { 0 };
     struct guest_write write = { &world, 0, 512 };
     uint64_t cursor = 0;
 
@@ -269,11 +287,103 @@ static void co_stopped_copy_saves_nothing(void *opaque)
     co_close_world(&world);
 }
 
+static void co_background_memory_is_bounded(void *opaque)
+{
+    struct world world = { 0 };
+    uint64_t cursor = 0;
+    uint64_t claimed = 0;
+
+    (void)opaque;
+    co_open_world(&world);
+    bitmap_clear(block_copy_remaining(world.copy), CLUSTER, CLUSTER);
+    world.target_disk->hang_writes = true;
+    /* The disk is smaller than the bound, so all of it may be under way. */
+    while (claimed < SIZE - CLUSTER) {
+        claimed += co_block_copy_step(world.copy, &cursor);
+    }
+    assert_int_equal(co_block_copy_step(world.copy, &cursor), 0);
+    memory_disk_release(world.target_disk);
+    co_block_copy_settle(world.copy);
+    assert_int_equal(world.copied_bytes, SIZE - CLUSTER);
+    co_close_world(&world);
+}
+
+/* The guest overwrites a cluster whose old content failed to be written: what is
+ * retried is the old content. */
+static void co_retried_write_keeps_old_content(void *opaque)
+{
+    struct world world = { .retries = true };
+    struct guest_write write = { &world, 0, CLUSTER };
+    uint64_t cursor = 0;
+
+    (void)opaque;
+    co_open_world(&world);
+    world.target_disk->write_error = -EIO;
+    co_block_copy_step(world.copy, &cursor);
+    assert_true(block_copy_is_held(world.copy));
+    assert_int_equal(co_block_copy_step(world.copy, &cursor), 0);
+    co_guest_write(&write);
+    assert_int_equal(world.guest_result, 0);
+    world.target_disk->write_error = 0;
+    block_copy_go_on(world.copy);
+    co_copy_all(&world);
+    assert_true(block_copy_is_done(world.copy));
+    assert_target_is_instant(&world);
+    co_close_world(&world);
+}
+
+/* A cluster that failed to be read comes back, and a guest that waited for the
+ * reading saves it itself. */
+static void co_retried_read_is_saved_by_the_guest(void *opaque)
+{
+    struct world world = { .retries = true };
+    struct guest_write write = { &world, 0, 512 };
+    uint64_t cursor = 0;
+
+    (void)opaque;
+    co_open_world(&world);
+    world.source_disk->hang_reads = true;
+    world.source_disk->read_error = -EIO;
+    co_block_copy_step(world.copy, &cursor);
+    co_enter(co_guest_write, &write);
+    world.source_disk->fail_once = true;
+    memory_disk_release(world.source_disk);
+    while (!world.guest_done) {
+        co_reschedule();
+    }
+    assert_int_equal(world.guest_result, 0);
+    block_copy_go_on(world.copy);
+    while (co_block_copy_step(world.copy, &cursor) > 0) {
+    }
+    co_block_copy_settle(world.copy);
+    assert_target_is_instant(&world);
+    co_close_world(&world);
+}
+
+static void co_guest_that_pays_fails_and_the_copy_goes_on(void *opaque)
+{
+    struct world world = { .guest_pays = true };
+    struct guest_write write = { &world, 0, 512 };
+
+    (void)opaque;
+    co_open_world(&world);
+    world.target_disk->write_error = -EIO;
+    co_guest_write(&write);
+    assert_int_equal(world.guest_result, -EIO);
+    assert_memory_equal(world.source_disk->data, world.before, SIZE);
+    world.target_disk->write_error = 0;
+    co_guest_write(&write);
+    assert_int_equal(world.guest_result, 0);
+    co_copy_all(&world);
+    assert_target_is_instant(&world);
+    co_close_world(&world);
+}
+
 /* Nobody holds guests off that read any more, so it may be newer than the
  * instant. */
 static void co_read_after_stop_is_not_a_copy(void *opaque)
 {
-    struct world world;
+    struct world world = { .guest_pays = false };
     struct guest_write write = { &world, 0, 512 };
     uint64_t cursor = 0;
 
@@ -291,24 +401,22 @@ static void co_read_after_stop_is_not_a_copy(void *opaque)
     co_close_world(&world);
 }
 
-static void co_background_memory_is_bounded(void *opaque)
+static void co_guest_that_pays_is_let_go_by_a_stop(void *opaque)
 {
-    struct world world;
-    uint64_t cursor = 0;
-    uint64_t claimed = 0;
+    struct world world = { .guest_pays = true };
+    struct guest_write write = { &world, 0, 512 };
 
     (void)opaque;
     co_open_world(&world);
-    bitmap_clear(block_copy_remaining(world.copy), CLUSTER, CLUSTER);
     world.target_disk->hang_writes = true;
-    /* The disk is smaller than the bound, so all of it may be under way. */
-    while (claimed < SIZE - CLUSTER) {
-        claimed += co_block_copy_step(world.copy, &cursor);
-    }
-    assert_int_equal(co_block_copy_step(world.copy, &cursor), 0);
+    co_enter(co_guest_write, &write);
+    co_reschedule();
+    assert_false(world.guest_done);
+    block_copy_stop(world.copy);
+    co_reschedule();
+    assert_true(world.guest_done);
+    assert_int_equal(world.guest_result, 0);
     memory_disk_release(world.target_disk);
-    co_block_copy_settle(world.copy);
-    assert_int_equal(world.copied_bytes, SIZE - CLUSTER);
     co_close_world(&world);
 }
 
@@ -328,8 +436,12 @@ TEST(guest_does_not_wait_for_target)
 TEST(failed_write_comes_back)
 TEST(failed_save_breaks_copy_not_guest)
 TEST(stopped_copy_saves_nothing)
-TEST(read_after_stop_is_not_a_copy)
 TEST(background_memory_is_bounded)
+TEST(retried_write_keeps_old_content)
+TEST(retried_read_is_saved_by_the_guest)
+TEST(guest_that_pays_fails_and_the_copy_goes_on)
+TEST(read_after_stop_is_not_a_copy)
+TEST(guest_that_pays_is_let_go_by_a_stop)
 
 int main(void)
 {
@@ -343,8 +455,12 @@ int main(void)
         cmocka_unit_test(failed_write_comes_back),
         cmocka_unit_test(failed_save_breaks_copy_not_guest),
         cmocka_unit_test(stopped_copy_saves_nothing),
-        cmocka_unit_test(read_after_stop_is_not_a_copy),
         cmocka_unit_test(background_memory_is_bounded),
+        cmocka_unit_test(retried_write_keeps_old_content),
+        cmocka_unit_test(retried_read_is_saved_by_the_guest),
+        cmocka_unit_test(guest_that_pays_fails_and_the_copy_goes_on),
+        cmocka_unit_test(read_after_stop_is_not_a_copy),
+        cmocka_unit_test(guest_that_pays_is_let_go_by_a_stop),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -390,6 +390,56 @@ static void the_legacy_form_is_served(void **state)
     socket_close_listener(fd);
 }
 
+struct elsewhere {
+    struct json_value *address;
+    bool other_ran;
+    int ret;
+    GError *err;
+};
+
+static void note_that_it_ran(void *opaque)
+{
+    ((struct elsewhere *)opaque)->other_ran = true;
+}
+
+static void listen_elsewhere(void *opaque)
+{
+    struct elsewhere *elsewhere = opaque;
+
+    co_spawn(loop_current(), note_that_it_ran, elsewhere);
+    elsewhere->ret = co_socket_listen(elsewhere->address, &elsewhere->err);
+    assert_true(elsewhere->other_ran);
+    if (elsewhere->ret >= 0) {
+        assert_ready_for_loop(elsewhere->ret);
+        elsewhere->other_ran = false;
+        co_spawn(loop_current(), note_that_it_ran, elsewhere);
+        co_socket_close_listener(elsewhere->ret);
+        assert_true(elsewhere->other_ran);
+    }
+}
+
+static void coroutines_do_not_hold_up_the_loop(void **state)
+{
+    struct elsewhere elsewhere = {
+        .address = address_of(&socket_address_type, "type=unix,path=sock", NULL)
+    };
+
+    (void)state;
+    run_in_loop(listen_elsewhere, &elsewhere);
+    assert_true(elsewhere.ret >= 0);
+    assert_int_equal(access("sock", F_OK), -1);
+    json_free(elsewhere.address);
+
+    elsewhere.address =
+        address_of(&socket_address_type, "type=unix,path=no/sock", NULL);
+    elsewhere.other_ran = false;
+    run_in_loop(listen_elsewhere, &elsewhere);
+    assert_int_equal(elsewhere.ret, -ENOENT);
+    assert_non_null(elsewhere.err);
+    g_clear_error(&elsewhere.err);
+    json_free(elsewhere.address);
+}
+
 int main(void)
 {
 #define IN_DIRECTORY(test) \
@@ -408,6 +458,7 @@ int main(void)
         IN_DIRECTORY(nonsense_is_refused),
         IN_DIRECTORY(a_passed_socket_stays_the_callers),
         IN_DIRECTORY(the_legacy_form_is_served),
+        IN_DIRECTORY(coroutines_do_not_hold_up_the_loop),
     };
 
     return cmocka_run_group_tests_name("loop/address", tests, NULL, NULL);

@@ -85,6 +85,7 @@ static void fail_in_all_ways(void *opaque)
     assert_int_equal(co_file_allocate(read_only, 0, INT64_MAX, 1), -EFBIG);
     assert_int_equal(file_try_preadv(-1, &iov, 1, 0), -EBADF);
     assert_int_equal(file_try_pwritev(-1, &iov, 1, 0), -EBADF);
+    assert_int_equal(file_pwritev_inline(-1, &iov, 1, 0), -EBADF);
     close(read_only);
 }
 
@@ -180,6 +181,28 @@ static void trying_never_lies(void **state)
     close(fd);
 }
 
+static void write_inline(void *opaque)
+{
+    int fd = *(int *)opaque;
+    char text[6] = "inline";
+    char back[7] = "";
+    const struct iovec iov[] = { { text, 2 }, { text + 2, 4 } };
+
+    assert_int_equal(file_pwritev_inline(fd, iov, 2, 512), 6);
+    assert_int_equal(pread(fd, back, 6, 512), 6);
+    assert_string_equal(back, "inline");
+}
+
+/* Also where the file system does not take RWF_NOWAIT. */
+static void inline_writes_are_done_at_once(void **state)
+{
+    int fd = open_scratch();
+
+    (void)state;
+    run_in_loop(write_inline, &fd);
+    close(fd);
+}
+
 /* More than both rings hold; ThreadSanitizer is slow with coroutines. */
 #ifdef __SANITIZE_THREAD__
 # define READS 500
@@ -239,6 +262,7 @@ int main(void)
         cmocka_unit_test(allocate_takes_a_mode),
         cmocka_unit_test(direct_reads_end_within_a_sector),
         cmocka_unit_test(trying_never_lies),
+        cmocka_unit_test(inline_writes_are_done_at_once),
         cmocka_unit_test(a_full_ring_loses_nothing),
     };
 

@@ -325,6 +325,7 @@ static void meet_errors(void *opaque)
     assert_int_equal(co_file_allocate(3, 0, 0, 1), 0);
     assert_int_equal(file_try_preadv(3, &iov, 1, 0), -EAGAIN);
     assert_int_equal(file_try_pwritev(3, &iov, 1, 0), -EAGAIN);
+    assert_int_equal(file_pwritev_inline(3, &iov, 1, 0), -EAGAIN);
     fake_world.fail_once = -EIO;
     assert_int_equal(co_file_preadv(3, &iov, 1, 0), -EIO);
     fake_world.fail_once = -ENOSPC;

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "qmp/bitmap_change.h"
+
+#include "base/error.h"
+#include "loop/coroutine.h"
+
+struct bitmap_change {
+    struct job_txn_companion companion;
+    enum bitmap_change_kind kind;
+    struct block_node *node;
+    struct block_user user;
+    char *holder;
+    struct bitmap *spare; /* CLEAR: the successor; MERGE: the sources' bits */
+    struct dirty_bitmap *bitmap; /* once made; on the node */
+    bool was_enabled;
+};
+
+static struct bitmap_change *change_of(struct job_txn_companion *companion)
+{
+    return LIST_ENTRY(companion, struct bitmap_change, companion);
+}
+
+static void free_change(struct bitmap_change *change)
+{
+    block_detach(&change->user);
+    bitmap_free(change->spare);
+    g_free(change->holder);
+    g_free(change);
+}
+
+void bitmap_change_free(struct bitmap_change *change)
+{
+    if (change != NULL) {
+        g_assert(change->bitmap == NULL);
+        free_change(change);
+    }
+}
+
+void bitmap_change_make(struct bitmap_change *change,
+                        struct dirty_bitmap *bitmap,
+                        const GPtrArray *sources)
+{
+    change->bitmap = bitmap;
+    switch (change->kind) {
+    case BITMAP_CHANGE_CLEAR:
+        dirty_bitmap_freeze(bitmap, &change->spare, change->holder);
+        return;
+    case BITMAP_CHANGE_ENABLE:
+        change->was_enabled = dirty_bitmap_is_enabled(bitmap);
+        dirty_bitmap_set_enabled(bitmap, true);
+        break;
+    case BITMAP_CHANGE_MERGE:
+        for (guint i = 0; i < sources->len; i++) {
+            bitmap_merge(change->spare,
+                         dirty_bitmap_bits(g_ptr_array_index(sources, i)));
+        }
+        break;
+    case BITMAP_CHANGE_ADD:
+    case BITMAP_CHANGE_REMOVE:
+    case BITMAP_CHANGE_DISABLE: break;
+    }
+    dirty_bitmap_reserve(bitmap, change->holder);
+}
+
+/* Home thread, graph lock held. What is to be freed comes back. */
+static struct dirty_bitmap *keep(struct bitmap_change *change)
+{
+    struct dirty_bitmap *bitmap = change->bitmap;
+
+    if (change->kind == BITMAP_CHANGE_CLEAR) {
+        dirty_bitmap_abdicate(bitmap);
+        return NULL;
+    }
+    dirty_bitmap_unreserve(bitmap);
+    switch (change->kind) {
+    case BITMAP_CHANGE_REMOVE: return dirty_bitmap_detach(bitmap);
+    case BITMAP_CHANGE_DISABLE: dirty_bitmap_set_enabled(bitmap, false); break;
+    case BITMAP_CHANGE_MERGE:
+        bitmap_merge(dirty_bitmap_bits(bitmap), change->spare);
+        break;
+    case BITMAP_CHANGE_ADD:
+    case BITMAP_CHANGE_ENABLE:
+    case BITMAP_CHANGE_CLEAR: break;
+    }
+    return NULL;
+}
+
+static struct dirty_bitmap *undo(struct bitmap_change *change)
+{
+    struct dirty_bitmap *bitmap = change->bitmap;
+
+    if (change->kind == BITMAP_CHANGE_CLEAR) {
+        dirty_bitmap_reclaim(bitmap);
+        return NULL;
+    }
+    dirty_bitmap_unreserve(bitmap);
+    if (change->kind == BITMAP_CHANGE_ENABLE) {
+        dirty_bitmap_set_enabled(bitmap, change->was_enabled);
+    }
+    return change->kind == BITMAP_CHANGE_ADD ? dirty_bitmap_detach(bitmap)
+                                             : NULL;
+}
+
+static void co_decide(struct bitmap_change *change, bool stands)
+{
+    struct block_graph *graph = block_graph_of(change->node);
+    struct loop *main = loop_current();
+    struct dirty_bitmap *removed;
+
+    co_block_graph_lock(graph);
+    co_move(block_home(change->node));
+    removed = stands ? keep(change) : undo(change);
+    co_move(main);
+    dirty_bitmap_free(removed);
+    free_change(change);
+    block_graph_unlock(graph);
+}
+
+static void co_commit(struct job_txn_companion *companion)
+{
+    co_decide(change_of(companion), true);
+}
+
+static void co_abort(struct job_txn_companion *companion)
+{
+    co_decide(change_of(companion), false);
+}
+
+struct bitmap_change *bitmap_change_new(enum bitmap_change_kind kind,
+                                        struct block_node *node,
+                                        uint64_t granularity_bytes,
+                                        const char *holder,
+                                        GError **err)
+{
+    g_autoptr(bitmap_change) change = g_new0(struct bitmap_change, 1);
+
+    change->companion.co_commit = co_commit;
+    change->companion.co_abort = co_abort;
+    change->kind = kind;
+    change->node = node;
+    change->holder = g_strdup(holder);
+    change->user = (struct block_user){
+        .kind = "transaction",
+        .id = change->holder,
+        .shared = BLOCK_PERM_READ | BLOCK_PERM_WRITE,
+    };
+    if (kind == BITMAP_CHANGE_CLEAR || kind == BITMAP_CHANGE_MERGE) {
+        change->spare = bitmap_new(block_size(node), granularity_bytes, err);
+        if (change->spare == NULL) {
+            return NULL;
+        }
+    }
+    if (block_attach(node, &change->user, err) < 0) {
+        return NULL;
+    }
+    return g_steal_pointer(&change);
+}
+
+struct job_txn_companion *bitmap_change_companion(struct bitmap_change *change)
+{
+    return &change->companion;
+}
