@@ -282,6 +282,12 @@ int co_copy_task_read(struct copy_task *task)
         } else if (!copy->options.guest_pays) {
             block_copy_break(copy, BLOCK_COPY_SOURCE, offset, ret);
         }
+    } else if (block_copy_is_over(copy)) {
+        /* Nobody held guests off that read any more: what it gave may be newer
+         * than the instant. Nothing has failed, but it is no copy. */
+        ret = -ECANCELED;
+    }
+    if (ret < 0) {
         /* Before the guests that wait for the range look again. */
         task_end(task, ret);
     }
