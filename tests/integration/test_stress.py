@@ -296,3 +296,91 @@ def test_clients_in_each_others_way_do_no_harm(cohortd, folder, clients):
     print(sorted(outcomes.items()))
     take_down(daemon.qmp)
     assert daemon.quit() == 0
+
+
+def overwrite(stop, daemon, disk, seed):
+    rng = random.Random(seed)
+    handle = nbd.NBD()
+    handle.connect_uri(daemon.nbd_uri(disk))
+    while not stop.is_set():
+        handle.pwrite(bytes([rng.randrange(256)]) * 4096,
+                      rng.randrange(SIZE // 4096) * 4096)
+    handle.shutdown()
+
+
+def test_disks_move_between_threads_under_load(cohortd):
+    "64 disks in one group, their targets on other threads, guests writing."
+    daemon = cohortd("--object", "iothread,id=t0",
+                     "--object", "iothread,id=t1",
+                     "--object", "iothread,id=t2", nbd=True)
+    qmp = daemon.qmp
+    names = [f"d{number}" for number in range(64)]
+    for name in names:
+        qmp.command("blockdev-add", driver="null-co", node_name=name,
+                    size=SIZE, read_zeroes=True)
+        qmp.command("block-dirty-bitmap-add", node=name, name="b")
+    for name in names[:8]:
+        qmp.command("block-export-add", type="nbd", id=name, node_name=name,
+                    writable=True)
+    # One more than the threads divide: the targets lie on other threads.
+    for name in ["odd"] + [f"to-{name}" for name in names]:
+        qmp.command("blockdev-add", driver="null-co", node_name=name,
+                    size=SIZE)
+    load = Load()
+    for number, name in enumerate(names[:8]):
+        load.start(overwrite, daemon, name, number)
+    for _ in range(4):
+        qmp.transaction(*[
+            ("blockdev-backup", {"job-id": f"j-{name}", "device": name,
+                                 "target": f"to-{name}", "bitmap": "b",
+                                 "sync": "incremental"})
+            for name in names], grouped=True)
+        for name in names:
+            assert "error" not in qmp.wait_job_gone(f"j-{name}")["data"]
+        # Off to another thread again: the source follows a target in use.
+        for name in names[:8]:
+            qmp.command("blockdev-add", driver="null-co",
+                        node_name=f"away-{name}", size=SIZE)
+            qmp.command("blockdev-backup", job_id="away", sync="full",
+                        device=f"away-{name}", target=f"to-{name}")
+            qmp.wait_job_gone("away")
+            qmp.command("blockdev-del", node_name=f"away-{name}")
+    load.join()
+    take_down(qmp)
+
+
+def test_an_end_in_the_middle_of_a_group_is_clean(cohortd, folder):
+    "SIGTERM while 8 jobs run under load: all end, exit code 0, no sockets."
+    import signal
+    daemon = cohortd("--object", "iothread,id=t0",
+                     "--object", "iothread,id=t1", nbd=True)
+    qmp = daemon.qmp
+    names = [f"d{number}" for number in range(8)]
+    for name in names:
+        qmp.command("blockdev-add", driver="null-co", node_name=name,
+                    size=SIZE, read_zeroes=True)
+        qmp.command("block-dirty-bitmap-add", node=name, name="b")
+        qmp.command("block-export-add", type="nbd", id=name, node_name=name,
+                    writable=True)
+    load = Load()
+    for number, name in enumerate(names[:3]):
+        load.start(drive_until_gone, daemon, name, number)
+    qmp.transaction(*[
+        ("drive-backup", {"job-id": f"j-{name}", "device": name,
+                          "target": str(folder / f"{name}.raw"),
+                          "sync": "full", "speed": 1})
+        for name in names], grouped=True)
+    daemon.signal(signal.SIGTERM)
+    for name in names:
+        assert qmp.wait_job(f"j-{name}")["event"] == "BLOCK_JOB_CANCELLED"
+    assert daemon.wait() == 0
+    load.join()
+    for path in (daemon.nbd_path, daemon.qmp_path, daemon.pidfile):
+        assert not os.path.exists(path)
+
+
+def drive_until_gone(stop, daemon, disk, seed):
+    try:
+        overwrite(stop, daemon, disk, seed)
+    except nbd.Error:
+        pass  # the daemon has ended, as it was told to
