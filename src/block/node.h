@@ -98,6 +98,11 @@ bool block_is_named_by_user(const struct block_node *node);
 /* No other node uses it as a child. */
 bool block_is_top(const struct block_node *node);
 
+/* A writable node that both are, or lie on: what is written to one may change
+ * the other. NULL: none. */
+const struct block_node *block_find_common(const struct block_node *a,
+                                           const struct block_node *b);
+
 /* BlockDeviceInfo of the node (docs/reference/qmp.md), without bitmaps; a new
  * value. `flat` leaves out image.backing-image. Yields, and keeps the node from
  * being deleted until the caller yields again. */
