@@ -57,8 +57,14 @@ void model_verb_ended(struct world *world,
                       bool ok);
 
 /* model_bitmap.c */
+/* The command under way uses it: it must exist, and be free. `group`: of the
+ * command, which may use what it has just added itself. */
+void model_check_free(const struct disk *disk,
+                      const struct bitmap_model *bitmap,
+                      const struct group_model *group);
+void model_begin_successor(struct disk *disk, struct bitmap_model *bitmap);
 struct bitmap_model *model_bitmap(struct disk *disk, const char *name);
-/* `group`: whose end decides it; NULL: it is for good. */
+/* model_change.c. `group`: whose end decides it; NULL: it is for good. */
 void model_bitmap_action(struct world *world,
                          const char *type,
                          const struct json_value *data,
