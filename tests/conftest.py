@@ -18,6 +18,8 @@ Fixtures:
               returns .returncode, .stdout, .stderr; check=True to insist on 0
   nbd_client  a libnbd handle, connected: nbd_client(daemon.nbd_uri("disk"))
   background  starts a helper process that is killed after the test
+  hanging_disk  an image of 1 MiB (.path) whose I/O hangs from .hang() to
+              .go_on()
 
 What a daemon object offers is in tests/support/daemon.py, the QMP client in
 qmp.py, images and qemu-io in images.py: `from support.images import qemu_io`.
@@ -37,7 +39,8 @@ import pytest
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from support import daemon as daemons  # noqa: E402
-from support.images import run  # noqa: E402
+from support.hanging import HangingDisk  # noqa: E402
+from support.images import MIB, run  # noqa: E402
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -131,3 +134,10 @@ def background():
         if process.poll() is None:
             process.kill()
         process.wait()
+
+
+@pytest.fixture
+def hanging_disk(folder, background):
+    disk = HangingDisk(folder, background, MIB)
+    yield disk
+    disk.close()

@@ -69,6 +69,10 @@ int co_block_del(struct block_graph *graph, const char *name, GError **err);
 /* Deletes every node, parents first; for shut-down, when no user is left. */
 void co_block_del_all(struct block_graph *graph);
 
+/* The name of a node that is being closed; NULL: none is. Borrowed until the
+ * caller yields. */
+const char *block_closing(const struct block_graph *graph);
+
 /* The node of that name; NULL with err set (GenericError). */
 struct block_node *block_find(struct block_graph *graph,
                               const char *name,
