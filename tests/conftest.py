@@ -26,6 +26,7 @@ The rules: a test is named for its promise; no sleep to let something happen
 (wait for its event); a needed program that is missing is a failure, not a
 skip, since ./dev installs all of them.
 """
+import os
 import pathlib
 import shutil
 import subprocess
@@ -35,6 +36,7 @@ import tempfile
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+os.environ["PATH"] += ":/usr/sbin:/sbin"  # losetup, mke2fs
 
 from support import daemon as daemons  # noqa: E402
 from support.images import run  # noqa: E402

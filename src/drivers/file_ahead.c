@@ -4,8 +4,8 @@
  *
  * The kernel's is switched off (POSIX_FADV_RANDOM), since it fills the page
  * cache with large folios, in which small writes are dear. Once reads follow
- * each other, about in order, the next 4 MiB are asked for, and so on each time
- * half of that has been read, one asking at a time.
+ * each other, about in order, the next 4 MiB are asked for, and so on whenever
+ * less than that is left, one asking at a time.
  */
 #include <fcntl.h>
 
@@ -41,7 +41,7 @@ void file_ahead_note(struct file_state *state, uint64_t offset, uint64_t bytes)
     ahead->next = max_u64(ahead->next, end);
     ahead->run += bytes;
     if (ahead->run < STREAM_START_BYTES || ahead->under_way ||
-        ahead->next + STEP_BYTES / 2 < ahead->horizon ||
+        ahead->next + STEP_BYTES < ahead->horizon ||
         ahead->horizon >= state->size_bytes) {
         return;
     }

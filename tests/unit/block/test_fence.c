@@ -132,6 +132,23 @@ FENCE_TEST(a_hung_write_meets_the_deadline)
     block_unfence(node);
 }
 
+/* What a driver does behind its requests' back holds up a drain, not a fence. */
+FENCE_TEST(a_drain_waits_for_the_background)
+{
+    struct block_node *node = co_add(graph, "memory,node-name=m");
+
+    (void)opaque;
+    block_background_begin(node);
+    assert_int_equal(co_block_fence(node, 0), 0);
+    block_unfence(node);
+    assert_int_equal(co_block_drain(node, loop_now_ns() + 1000 * 1000),
+                     -ETIMEDOUT);
+    block_background_end(node);
+    assert_int_equal(co_block_drain(node, 0), 0);
+    block_undrain(node);
+    block_undrain(node);
+}
+
 /* A write through the parent counts as under way in the child, and a fence of
  * the child holds it before it starts. */
 FENCE_TEST(a_childs_fence_sees_the_parents_writes)
@@ -340,6 +357,7 @@ int main(void)
         cmocka_unit_test(held_writes_go_on_in_order),
         cmocka_unit_test(fences_nest),
         cmocka_unit_test(a_hung_write_meets_the_deadline),
+        cmocka_unit_test(a_drain_waits_for_the_background),
         cmocka_unit_test(a_childs_fence_sees_the_parents_writes),
         cmocka_unit_test(a_drain_holds_everything),
         cmocka_unit_test(hooks_run_in_stage_order),

@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
-#include "drivers/drivers.h"
+#include "drivers/file_priv.h"
 
 struct folder {
     char *path;
@@ -314,6 +314,88 @@ FILE_TEST(sequential_reads_are_right, 32 * MIB)
     g_free(buffer);
 }
 
+/* Sixteen requests at once, as a copy makes them. */
+struct copying {
+    struct block_node *node;
+    uint64_t next;
+    uint64_t end;
+    unsigned int workers;
+    struct co_queue ended;
+};
+
+static void co_copying(void *opaque)
+{
+    struct copying *copying = opaque;
+    uint8_t *buffer = g_malloc(MIB);
+
+    while (copying->next < copying->end) {
+        uint64_t offset = copying->next;
+
+        copying->next += MIB;
+        memset(buffer, (int)(offset / MIB) + 1, MIB);
+        assert_int_equal(co_block_pwrite(copying->node, offset, MIB, buffer,
+                                         BLOCK_FLUSHED_SOON),
+                         0);
+    }
+    g_free(buffer);
+    copying->workers--;
+    co_queue_wake_all(&copying->ended);
+}
+
+static void co_copy(struct block_node *node, uint64_t start, uint64_t end)
+{
+    struct copying copying = { .node = node, .next = start, .end = end };
+
+    co_queue_init(&copying.ended);
+    for (int i = 0; i < 16; i++) {
+        copying.workers++;
+        co_spawn(loop_current(), co_copying, &copying);
+    }
+    while (copying.workers > 0) {
+        co_queue_wait(&copying.ended);
+    }
+}
+
+/* Write-back that begins early loses nothing, does not outlast a move of its
+ * node to another thread, and the node closes while it may be under way. */
+static void co_move_after_writes(struct block_graph *graph, void *opaque)
+{
+    struct block_node *node = co_add_image(graph, opaque, "");
+    struct block_node *other = co_add(graph, "null-co,node-name=n,size=1M");
+    struct loop *homes[2] = { block_home(node), block_home(other) };
+    const struct file_state *state = block_state(node);
+    uint8_t *buffer = g_malloc(MIB);
+
+    for (uint64_t i = 0; i < 4; i++) {
+        co_go_home(node);
+        co_copy(node, 16 * i * MIB, 16 * (i + 1) * MIB);
+        co_go_main(node);
+        assert_int_equal(co_block_move(node, homes[(i + 1) % 2], NULL), 0);
+        assert_int_equal(state->background_calls, 0);
+    }
+    co_go_home(node);
+    assert_int_equal(co_block_flush(node), 0);
+    for (uint64_t i = 0; i < 64; i++) {
+        assert_int_equal(co_block_pread(node, i * MIB, MIB, buffer), 0);
+        assert_int_equal(buffer[0], i + 1);
+        assert_int_equal(buffer[MIB - 1], i + 1);
+    }
+    co_copy(node, 0, 16 * MIB);
+    co_go_main(node);
+    assert_int_equal(co_block_del(graph, "f", NULL), 0);
+    g_free(buffer);
+}
+
+static void what_is_flushed_soon_begins_early(void **state)
+{
+    struct folder folder;
+
+    (void)state;
+    folder_init(&folder, 64 * MIB);
+    run_in_graph(block_drivers, 2, co_move_after_writes, &folder);
+    folder_release(&folder);
+}
+
 /* The information names the file and what it takes on disk. */
 FILE_TEST(info_names_the_file, MIB)
 {
@@ -342,6 +424,7 @@ int main(void)
         cmocka_unit_test(what_cannot_be_opened_is_named),
         cmocka_unit_test(auto_read_only_falls_back),
         cmocka_unit_test(sequential_reads_are_right),
+        cmocka_unit_test(what_is_flushed_soon_begins_early),
         cmocka_unit_test(info_names_the_file),
     };
 
