@@ -15,6 +15,9 @@ SOURCES = ["/usr/include", "/usr/lib/python3", "/usr/share/perl",
            "/usr/sbin", "/usr/lib"]
 LIMIT_BYTES = 150 * MIB
 
+# Where Debian keeps mke2fs and debugfs; not in everyone's path.
+os.environ["PATH"] += ":/usr/sbin:/sbin"
+
 
 def run(*words, check=True, data=None):
     result = subprocess.run([str(word) for word in words], text=True,

@@ -73,12 +73,13 @@ bool backup_on_failed(void *opaque,
 /* --- The work, home thread ------------------------------------------------ */
 
 /* Keeps the background copy to the job's speed. A change of speed forgives what
- * the old one would still have to wait for. */
+ * the old one would still have to wait for; after the last piece there is
+ * nothing to wait for. */
 static void co_keep_to_speed(struct backup *backup, uint64_t bytes)
 {
     uint64_t speed = job_speed(backup->job);
 
-    if (speed == 0) {
+    if (speed == 0 || block_copy_remaining_bytes(backup->copy) == 0) {
         return;
     }
     backup->speed_allows_ns = max_u64(backup->speed_allows_ns, loop_now_ns()) +

@@ -93,11 +93,15 @@ static int co_write_and_wait(struct copy_task *task)
 
     task->ret_result = &result;
     co_enter(co_copy_task_write, task);
-    while (result > 0) {
+    while (result > 0 && !block_copy_is_over(copy)) {
         if (!co_queue_wait_until(&copy->changed, deadline_ns) && result > 0) {
             task->ret_result = NULL;
             return -ETIMEDOUT;
         }
+    }
+    if (result > 0) {
+        task->ret_result = NULL;
+        return 0;
     }
     return result;
 }
@@ -136,7 +140,8 @@ int co_block_copy_save(struct block_copy *copy, uint64_t offset, uint64_t bytes)
 
         if (first_remaining(copy, start, end, &run_offset, &run_bytes)) {
             ret = co_save_run(copy, run_offset, run_bytes);
-            if (ret < 0) {
+            /* Nobody pays for a copy that is over. */
+            if (ret < 0 && !block_copy_is_over(copy)) {
                 return ret;
             }
             continue;

@@ -41,6 +41,10 @@ int block_graph_remove_loop(struct block_graph *graph,
                             struct loop *loop,
                             GError **err);
 struct loop *block_graph_main(const struct block_graph *graph);
+/* The loop of that name on offer as a home; NULL with err set (-ENOENT). */
+struct loop *block_graph_find_loop(const struct block_graph *graph,
+                                   const char *name,
+                                   GError **err);
 
 /* The lock that every command holds while it changes nodes, bitmaps, jobs or
  * exports, so that none sees another half done. Queries and job verbs do not
@@ -123,7 +127,7 @@ struct block_user {
     void (*co_quiesce)(struct block_user *user);
     /* Called on the new home: go on. NULL with co_quiesce NULL. */
     void (*resume)(struct block_user *user);
-    bool pinned; /* cannot move at all (a running job) */
+    bool pinned; /* cannot move at all (a running job, a fixed export) */
 };
 
 /* Refused (-EBUSY, naming the user in the way) when permissions clash; -EROFS

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/trace.h"
 #include "daemon/apply.h"
 #include "drivers/drivers.h"
 #include "loop/coroutine.h"
@@ -252,6 +253,7 @@ int daemon_run(const struct daemon_settings *settings,
     if (main_loop == NULL) {
         return -ENOSYS;
     }
+    (void)trace_switch("group_end", NULL); /* there is such an event */
     engine_init(&daemon, main_loop);
     co_spawn(main_loop, co_daemon, &daemon);
     loop_run(main_loop);

@@ -77,7 +77,7 @@ struct nbd_server {
     struct co_queue room; /* there may be room for another client */
     struct io_canceller accepting_canceller;
     bool accepting; /* that coroutine is alive */
-    bool stopping;
+    bool stopping;  /* for good; freed when all above are gone */
 };
 
 /* export.c: gives back a client's reference; NULL is fine. */

@@ -417,6 +417,38 @@ def test_a_daemon_that_dies_is_reported_and_recovered_from(rig):
     rig.check_nothing_left()
 
 
+def wait_concluded(rig):
+    while {job["status"] for job in rig.daemon.qmp.command("query-jobs")} != \
+            {"concluded"}:
+        time.sleep(0.01)
+
+
+def test_a_committed_point_is_published_by_the_next_run(rig):
+    "Killed when the group had committed: the point appears, and is built on."
+    rig.backup()
+    change(rig, 1)
+    copies = rig.snapshot()
+
+    def kill():
+        process.kill()
+        process.wait()
+    rig.proxy.after("job-finalize", kill)
+    process = rig.start()
+    process.communicate(timeout=60)
+    wait_concluded(rig)
+    labels = rig.partials()
+    assert len(labels) == 1 and len(rig.points()) == 1
+    rig.proxy.clear()
+    change(rig, 2)
+    result = rig.backup()
+    assert "published" in result.stderr
+    assert len(rig.points()) == 3
+    assert rig.kinds() == {"disk-a": "incremental", "disk-b": "incremental"}
+    rig.keep_if_published(labels, copies)
+    rig.check_everything()
+    rig.check_nothing_left()
+
+
 def test_an_unknown_outcome_is_never_built_upon(rig):
     "Records dismissed behind our back: the bitmaps are not trusted again."
     rig.backup()
@@ -429,10 +461,8 @@ def test_an_unknown_outcome_is_never_built_upon(rig):
     rig.proxy.after("job-finalize", steal)
     process = rig.start()
     process.communicate(timeout=60)
+    wait_concluded(rig)
     for job in rig.daemon.qmp.command("query-jobs"):
-        while [info["status"] for info in rig.daemon.qmp.command("query-jobs")
-               if info["id"] == job["id"]] != ["concluded"]:
-            pass
         rig.daemon.qmp.command("job-dismiss", id=job["id"])
     rig.proxy.clear()
     change(rig, 2)
@@ -523,7 +553,7 @@ def test_a_killed_cohort_still_thaws(rig):
     process.communicate(timeout=60)   # ends when the guard has closed stderr
     deadline = time.monotonic() + 30
     while not log.exists() and time.monotonic() < deadline:
-        pass
+        time.sleep(0.01)
     assert log.read_text() == "thaw\n"
 
 

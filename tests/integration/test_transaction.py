@@ -76,7 +76,9 @@ def test_a_member_without_work_still_waits_for_the_others(daemon):
 @pytest.mark.parametrize("whom", ["job-a", "job-b"])
 def test_cancelling_one_cancels_all(daemon, whom):
     "A cancelled member takes the group down, and bitmaps stay."
-    daemon.qmp.transaction(incremental("a"), incremental("b", speed=1),
+    daemon.qmp.transaction(incremental("a"),
+                           backup_action("b", "b-target", speed=1, bitmap="b0",
+                                         bitmap_mode="on-success"),
                            grouped=True)
     daemon.qmp.command("job-cancel", id=whom)
     assert ends(daemon, "job-a", "job-b") == ["CANCELLED", "CANCELLED"]

@@ -379,6 +379,47 @@ static void co_guest_that_pays_fails_and_the_copy_goes_on(void *opaque)
     co_close_world(&world);
 }
 
+/* Nobody holds guests off that read any more, so it may be newer than the
+ * instant. */
+static void co_read_after_stop_is_not_a_copy(void *opaque)
+{
+    struct world world = { .guest_pays = false };
+    struct guest_write write = { &world, 0, 512 };
+    uint64_t cursor = 0;
+
+    (void)opaque;
+    co_open_world(&world);
+    world.source_disk->hang_reads = true;
+    co_block_copy_step(world.copy, &cursor);
+    block_copy_stop(world.copy);
+    co_guest_write(&write);
+    memory_disk_release(world.source_disk);
+    co_block_copy_settle(world.copy);
+    assert_int_equal(world.target_disk->writes, 0);
+    assert_int_equal(world.failures, 0);
+    assert_int_equal(block_copy_remaining_bytes(world.copy), SIZE);
+    co_close_world(&world);
+}
+
+static void co_guest_that_pays_is_let_go_by_a_stop(void *opaque)
+{
+    struct world world = { .guest_pays = true };
+    struct guest_write write = { &world, 0, 512 };
+
+    (void)opaque;
+    co_open_world(&world);
+    world.target_disk->hang_writes = true;
+    co_enter(co_guest_write, &write);
+    co_reschedule();
+    assert_false(world.guest_done);
+    block_copy_stop(world.copy);
+    co_reschedule();
+    assert_true(world.guest_done);
+    assert_int_equal(world.guest_result, 0);
+    memory_disk_release(world.target_disk);
+    co_close_world(&world);
+}
+
 #define TEST(name)              \
  static void name(void **state) \
  {                              \
@@ -399,6 +440,8 @@ TEST(background_memory_is_bounded)
 TEST(retried_write_keeps_old_content)
 TEST(retried_read_is_saved_by_the_guest)
 TEST(guest_that_pays_fails_and_the_copy_goes_on)
+TEST(read_after_stop_is_not_a_copy)
+TEST(guest_that_pays_is_let_go_by_a_stop)
 
 int main(void)
 {
@@ -416,6 +459,8 @@ int main(void)
         cmocka_unit_test(retried_write_keeps_old_content),
         cmocka_unit_test(retried_read_is_saved_by_the_guest),
         cmocka_unit_test(guest_that_pays_fails_and_the_copy_goes_on),
+        cmocka_unit_test(read_after_stop_is_not_a_copy),
+        cmocka_unit_test(guest_that_pays_is_let_go_by_a_stop),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
