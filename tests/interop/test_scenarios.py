@@ -13,7 +13,7 @@ import pytest
 
 from support.disks import (add_bitmap, backup_action, failing_node, new_disk,
                            new_target)
-from support.images import MIB, qemu_io, random_image
+from support.images import MIB, patchy_image, qemu_io, random_image
 from support.session import WHOLE_LIFE, Session, job_of
 
 SIZE = 4 * MIB
@@ -100,6 +100,95 @@ def every_write_fails(s):
 def every_read_fails(s):
     s.do("blockdev-add", failing_node("dead", SIZE, "read"))
     s.do(*full("a", source="dead"))
+    s.until("job-a:null").look()
+
+
+def add_disk_that_fails_once(s, name, iotype, errno=5):
+    """One request fails, those after it succeed."""
+    path = random_image(s.daemon.folder / f"{name}.raw", SIZE)
+    s.do("blockdev-add", {
+        "driver": "blkdebug", "node-name": name,
+        "image": {"driver": "file", "filename": path},
+        "inject-error": [{"event": "none", "iotype": iotype, "errno": errno,
+                          "once": True, "sector": LAST_SECTOR}]})
+
+
+def stop_on_a_source_error(s):
+    add_disk_that_fails_once(s, "once", "read")
+    s.do(*full("a", source="once", on_source_error="stop"))
+    s.until("job-a:ERROR", "job-a:paused").look()
+    s.do("job-pause", id="job-a")  # it is paused
+    s.do("job-resume", id="job-a")
+    s.until("job-a:null").look()
+
+
+def stop_on_a_target_error(s):
+    add_disk_that_fails_once(s, "once", "write")
+    s.do(*full("a", target="once", on_target_error="stop"))
+    s.until("job-a:ERROR", "job-a:paused").look()
+    s.do("block-job-resume", device="job-a")
+    s.until("job-a:null").look()
+
+
+def stop_when_the_target_is_full(s):
+    add_disk_that_fails_once(s, "once", "write", errno=28)
+    s.do(*full("a", target="once", on_target_error="enospc"))
+    s.until("job-a:ERROR", "job-a:paused").look()
+    s.do("job-resume", id="job-a")
+    s.until("job-a:null").look()
+
+
+def not_full_but_broken(s):
+    add_disk_that_fails_once(s, "once", "write")
+    s.do(*full("a", target="once", on_target_error="enospc"))
+    s.until("job-a:null").look()
+
+
+def ignore_a_source_error(s):
+    add_disk_that_fails_once(s, "once", "read")
+    s.do(*full("a", source="once", on_source_error="ignore"))
+    s.until("job-a:null").look()
+
+
+def cancel_while_stopped(s):
+    add_disk_that_fails_once(s, "once", "read")
+    s.do(*full("a", source="once", on_source_error="stop"))
+    s.until("job-a:ERROR", "job-a:paused").look()
+    s.do("block-job-cancel", device="job-a")
+    s.do("job-cancel", id="job-a")
+    s.until("job-a:null").look()
+
+
+def group_one_stops_on_an_error(s):
+    add_disk_that_fails_once(s, "once", "write")
+    s.transaction(incremental("a"), full("b", target="once",
+                                         on_target_error="stop"))
+    s.until("job-a:waiting", "job-b:ERROR", "job-b:paused").look(*B0)
+    s.do("job-resume", id="job-b")
+    s.until("job-a:null", "job-b:null").look(*B0)
+
+
+def sync_none(s):
+    s.do(*full("a", sync="none"))
+    s.until("job-a:running").look()
+    s.do("job-pause", id="job-a")
+    s.until("job-a:paused").look()
+    s.do("job-resume", id="job-a")
+    s.until("job-a:running").look()
+    s.do("job-cancel", id="job-a")
+    s.until("job-a:null").look()
+
+
+def sync_top(s):
+    s.do(*full("a", sync="top"))
+    s.until("job-a:null").look()
+
+
+def sync_top_of_a_sparse_disk(s):
+    path = patchy_image(s.daemon.folder / "patchy.raw", SIZE)
+    s.do("blockdev-add", {"driver": "file", "node-name": "patchy",
+                          "filename": path})
+    s.do(*full("a", source="patchy", sync="top"))
     s.until("job-a:null").look()
 
 
@@ -355,7 +444,10 @@ def a_group_of_one(s):
 
 SCENARIOS = [
     success, success_incremental, nothing_to_do, source_fails, target_fails,
-    every_write_fails, every_read_fails, drive_backup, refused,
+    every_write_fails, every_read_fails, drive_backup, refused, sync_none,
+    sync_top, sync_top_of_a_sparse_disk, stop_on_a_source_error, stop_on_a_target_error,
+    stop_when_the_target_is_full, not_full_but_broken, ignore_a_source_error,
+    cancel_while_stopped, group_one_stops_on_an_error,
     what_a_job_holds, two_jobs_on_one_disk,
     cancel_while_running, block_job_cancel_while_running, cancel_while_paused,
     forced_cancel_while_paused, cancel_while_pending, manual_finalize,

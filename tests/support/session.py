@@ -17,8 +17,8 @@ The normaliser leaves out what no client may depend on, and nothing else:
   order of peers   events are kept per job; a job's own order stays.
   internal pauses  `paused` followed at once by `running` in one step is
                    dropped: nobody asked for it (QEMU's drains).
-  offsets          of a job that has not copied everything: a matter of chance;
-                   "part" (never more than `len`).
+  offsets          of a job that has not copied everything, or that did not end
+                   well: a matter of chance; "part" (never more than `len`).
   busy             of a job at work: whether it waits for I/O just now; dropped
                    while `running`.
 
@@ -45,8 +45,8 @@ def word_of(event):
 
 def without_progress(data, done, total):
     data = dict(data)
+    assert 0 <= data[done] <= data[total], data
     if data[done] != data[total]:
-        assert 0 <= data[done] < data[total], data
         data[done] = "part"
     if "error" in data:
         assert data["error"]
@@ -58,6 +58,8 @@ def normal_event(event):
     name, data = event["event"], event["data"]
     if name in WHOLE_LIFE:
         data = without_progress(data, "offset", "len")
+        if name == "BLOCK_JOB_CANCELLED" or "error" in data:
+            data["offset"] = "part"
     return name, data
 
 
@@ -122,20 +124,24 @@ class Session:
         self.qmp.events = []
 
     def until(self, *words):
-        """Waits until this step has told all these words."""
+        """Waits until this step has told all these words, those of one job in
+        this order."""
         self.take_events()
-        told = [word_of(event) for event in self.steps[-1]["events"]]
+        seen = {}  # job: how many events of this step are behind
         for word in words:
-            if word in told:
-                told.remove(word)
-                continue
+            job = word.partition(":")[0]
+            index = seen.get(job, 0)
             while True:
-                event = self.qmp.wait_for(lambda event: True, word)
-                self.qmp.events.insert(0, event)
-                self.take_events()
-                if word_of(event) == word:
+                events = self.steps[-1]["events"]
+                if index == len(events):
+                    event = self.qmp.wait_for(lambda event: True, word)
+                    self.qmp.events.insert(0, event)
+                    self.take_events()
+                elif word_of(events[index]) == word:
                     break
-                told.append(word_of(event))
+                else:
+                    index += 1
+            seen[job] = index + 1
         return self
 
     def look(self, *bitmaps):
