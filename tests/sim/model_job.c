@@ -49,6 +49,11 @@ struct group_model *model_new_group(struct world *world)
     violation("the simulator has too few groups");
 }
 
+static bool is_at_work(const struct job_model *job)
+{
+    return job->used && job->begun && !job->told;
+}
+
 /* --- The instant ----------------------------------------------------------- */
 
 static void check_nodes(struct world *world,
@@ -68,8 +73,7 @@ static void check_nodes(struct world *world,
     for (unsigned int i = 0; i < JOBS_MAX; i++) {
         const struct job_model *other = &world->jobs[i];
 
-        if (other->used && other->begun && !other->told &&
-            other->target == target) {
+        if (is_at_work(other) && other->target == target) {
             violation("jobs '%s' and '%s' write to %s", id, other->id,
                       target->name);
         }
@@ -125,10 +129,23 @@ static void mark_all(struct job_model *job)
     }
 }
 
-static void warn_guests(struct disk *disk)
+/* Who writes to the source of a job that lets others pay: guests, and jobs
+ * whose target it is. */
+static void warn_writers(struct world *world, struct job_model *begun)
 {
-    for (unsigned int i = 0; i < disk->guest_count; i++) {
+    struct disk *disk = begun->source;
+
+    for (unsigned int i = 0; i < disk->guest_count && begun->pays; i++) {
         disk->guests[i].pays = true;
+    }
+    for (unsigned int i = 0; i < JOBS_MAX; i++) {
+        struct job_model *job = &world->jobs[i];
+
+        if (!is_at_work(job)) {
+            continue;
+        }
+        job->victim |= begun->pays && job->target == disk;
+        begun->victim |= job->pays && job->source == begun->target;
     }
 }
 
@@ -164,9 +181,8 @@ void model_begin_backup(struct world *world,
     } else {
         job->must = job->source->bitmaps[job->bitmap].must;
     }
-    if (job->pays) {
-        warn_guests(job->source);
-    }
+    job->victim = false;
+    warn_writers(world, job);
 }
 
 /* --- The verdict ------------------------------------------------------------ */
@@ -422,8 +438,9 @@ static void check_failure(struct world *world, const struct job_model *job)
         const struct job_model *other = &world->jobs[i];
 
         cause = other->used && other->begun && other->group == group &&
-                other->source->fault_count + other->target->fault_count !=
-                    other->faults_at_instant;
+                (other->victim ||
+                 other->source->fault_count + other->target->fault_count !=
+                     other->faults_at_instant);
     }
     if (!cause && !group->failed) {
         violation("job '%s' failed without a cause", job->id);

@@ -344,7 +344,7 @@ static void run(struct world *world)
         if (world->scheduler.turns % 1024 == 0) {
             check_patience(world);
         }
-        if (quiet > 100 * QUIET_TURNS) {
+        if (quiet > 10 * QUIET_TURNS) {
             violation("the loops turn, and nothing gets done");
         }
     }

@@ -157,10 +157,11 @@ struct job_model {
     int bitmap; /* index on the source, or NOBODY */
     const char *mode;
     bool full;
-    bool top;   /* full, without what is not allocated */
-    bool none;  /* copies only what guests overwrite */
-    bool pays;  /* break-guest-write: guests pay, not the job */
-    bool stops; /* an error may pause it */
+    bool top;    /* full, without what is not allocated */
+    bool none;   /* copies only what guests overwrite */
+    bool pays;   /* break-guest-write: guests pay, not the job */
+    bool victim; /* another job lets those pay who write to its target */
+    bool stops;  /* an error may pause it */
     uint64_t cluster_bytes;
     uint64_t faults_at_instant;
     uint64_t source_writes_at_instant;
