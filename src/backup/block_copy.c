@@ -292,6 +292,7 @@ int co_copy_task_read(struct copy_task *task)
         task_end(task, ret);
     }
     range_unlock(&copy->reading, &hold);
+    co_queue_wake_all(&copy->changed); /* guests wait for the range */
     return ret;
 }
 

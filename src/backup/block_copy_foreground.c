@@ -135,7 +135,6 @@ int co_block_copy_save(struct block_copy *copy, uint64_t offset, uint64_t bytes)
 
     cover(copy, offset, bytes, &start, &end);
     while (!block_copy_is_saved(copy, offset, bytes)) {
-        struct range_hold hold;
         int ret;
 
         if (first_remaining(copy, start, end, &run_offset, &run_bytes)) {
@@ -146,9 +145,10 @@ int co_block_copy_save(struct block_copy *copy, uint64_t offset, uint64_t bytes)
             }
             continue;
         }
-        /* Others are reading it; they may fail, so look again after. */
-        co_range_lock(&copy->reading, &hold, start, end - start);
-        range_unlock(&copy->reading, &hold);
+        /* Others are reading it; they may fail, so look again after. Not with
+         * a hold of our own: another guest that waits would take it for a read,
+         * and each would wait for the other over and over. */
+        co_queue_wait(&copy->changed);
     }
     return 0;
 }

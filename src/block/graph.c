@@ -381,6 +381,19 @@ void co_block_close(struct block_node *node)
     node_free(node);
 }
 
+const char *block_closing(const struct block_graph *graph)
+{
+    LIST_FOREACH(link, &graph->nodes) {
+        const struct block_node *node =
+            LIST_ENTRY(link, struct block_node, link);
+
+        if (node->deleting) {
+            return node->name;
+        }
+    }
+    return NULL;
+}
+
 int co_block_del(struct block_graph *graph, const char *name, GError **err)
 {
     struct block_node *node = block_find(graph, name, err);

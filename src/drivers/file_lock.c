@@ -13,6 +13,9 @@
  * (loop/process.h). So if no process can be found that holds a contrary byte, or
  * one that is ending, we wait a little for it to go.
  *
+ * Resizing is held for as long as it takes, and refused while any other opener
+ * relies on the size.
+ *
  * We read and, if the image is writable, write; we let nobody resize, and if
  * writable let nobody else write, since bitmaps would not see it
  * (docs/decisions/006-image-locking.md).
@@ -60,6 +63,7 @@ static const char *describe_contrary(int byte)
     case HELD_BYTE(SHARE_RESIZE): return "may resize it";
     case UNSHARED_BYTE(SHARE_READ): return "lets nobody else read it";
     case UNSHARED_BYTE(SHARE_WRITE): return "lets nobody else write to it";
+    case UNSHARED_BYTE(SHARE_RESIZE): return "lets nobody resize it";
     default: return "uses it";
     }
 }
@@ -172,10 +176,10 @@ static char *find_holder(int fd, int byte, bool *ret_ending)
     return holder;
 }
 
-static int lock_byte(int fd, int byte)
+static int set_lock(int fd, int byte, short type)
 {
     struct flock lock = {
-        .l_type = F_RDLCK,
+        .l_type = type,
         .l_whence = SEEK_SET,
         .l_start = byte,
         .l_len = 1,
@@ -247,7 +251,7 @@ int file_lock_take(int fd,
     const int *contrary = writable ? write_contrary : read_contrary;
 
     for (; *locks >= 0; locks++) {
-        int ret = lock_byte(fd, *locks);
+        int ret = set_lock(fd, *locks, F_RDLCK);
 
         if (ret == -EAGAIN || ret == -EACCES) {
             return error_set(err, -EBUSY,
@@ -264,4 +268,31 @@ int file_lock_take(int fd,
         }
     }
     return check_contrary(fd, filename, contrary, err);
+}
+
+int file_lock_begin_resize(int fd, const char *filename, GError **err)
+{
+    g_autofree char *holder = NULL;
+    bool ending = false;
+    int ret = set_lock(fd, HELD_BYTE(SHARE_RESIZE), F_RDLCK);
+
+    if (ret < 0 && ret != -EAGAIN && ret != -EACCES) {
+        return 0; /* no locks here, which opening has allowed */
+    }
+    if (ret == 0 && !is_byte_taken(fd, UNSHARED_BYTE(SHARE_RESIZE))) {
+        return 0;
+    }
+    file_lock_end_resize(fd);
+    holder = find_holder(fd, UNSHARED_BYTE(SHARE_RESIZE), &ending);
+    return error_set(err, -EBUSY,
+                     "cannot resize the image '%s': it is in use by %s, which "
+                     "%s; end that use first",
+                     filename, holder != NULL ? holder : "another process",
+                     describe_contrary(UNSHARED_BYTE(SHARE_RESIZE)));
+}
+
+void file_lock_end_resize(int fd)
+{
+    /* Cannot fail where locking could be done. */
+    (void)set_lock(fd, HELD_BYTE(SHARE_RESIZE), F_UNLCK);
 }

@@ -22,9 +22,10 @@ struct transaction {
     struct block_graph *graph;
     struct list actions;
     struct fence_set *fences;
-    GHashTable *views;                 /* key -> struct view */
-    struct transaction_report *report; /* borrowed */
-    struct transaction_report own_report;
+    GHashTable *views; /* key -> struct view */
+
+    struct transaction_report *report;    /* borrowed */
+    struct transaction_report own_report; /* if the caller has none */
 };
 
 struct view {

@@ -66,8 +66,7 @@ void transaction_set_view(struct transaction *transaction,
 
 /* What the log says of a run. */
 struct transaction_report {
-    uint64_t
-        number; /* the caller's, set before the run: how the log names it */
+    uint64_t number; /* set before the run: how the log names it */
     /* Set by the run: from closing the fences until all were released again, so
      * no guest's write waited longer. 0: it did not get there. */
     uint64_t instant_ns;

@@ -25,6 +25,7 @@ static bool co_send(struct world *world,
 
     world->operations++;
     world->command.name = name;
+    world->command_begun_ns = loop_now_ns();
     json_dict_set_string(request, "execute", name);
     json_dict_set(request, "arguments", arguments);
     if (world->trace) {
@@ -34,6 +35,7 @@ static bool co_send(struct world *world,
         trace(world, "-> %s", text->str);
     }
     reply = co_qmp_dispatch(tables, &world->engine, &mode, request);
+    world->command_begun_ns = 0;
     error = json_dict_get(reply, "error");
     trace(world, "<- %s",
           error == NULL ? "ok" : json_dict_string(error, "desc", ""));
@@ -81,7 +83,7 @@ static void co_transaction(struct world *world)
         if (random_once_in(random, 30)) {
             type = "abort";
             data = json_dict_new();
-        } else if (random_percent(random, grouped ? 98 : 40)) {
+        } else if (random_percent(random, grouped ? 70 : 40)) {
             data = random_backup(world);
         } else {
             data = random_bitmap_action(world, &type);

@@ -124,7 +124,10 @@ static void add_sync(struct json_value *data,
     uint64_t kind = random_below(random, 100);
 
     if (kind < 25) {
-        json_dict_set_string(data, "sync", "full");
+        json_dict_set_string(data, "sync",
+                             kind < 16   ? "full"
+                             : kind < 22 ? "top"
+                                         : "none");
         return;
     }
     set_bitmap_name(data, "bitmap", random_bitmap(source));
@@ -132,8 +135,52 @@ static void add_sync(struct json_value *data,
         json_dict_set_string(data, "sync", "incremental");
         return;
     }
-    json_dict_set_string(data, "sync", kind < 75 ? "full" : "bitmap");
+    json_dict_set_string(data, "sync",
+                         kind < 70   ? "full"
+                         : kind < 75 ? "top"
+                                     : "bitmap");
     json_dict_set_string(data, "bitmap-mode", modes[random_below(random, 3)]);
+}
+
+static void add_policies(struct json_value *data, struct random *random)
+{
+    static const char *const policies[] = { "report", "ignore", "enospc",
+                                            "stop", "auto" };
+
+    if (random_once_in(random, 3)) {
+        json_dict_set_string(data, "on-source-error",
+                             policies[random_below(random, 5)]);
+    }
+    if (random_once_in(random, 3)) {
+        json_dict_set_string(data, "on-target-error",
+                             policies[random_below(random, 5)]);
+    }
+    if (random_once_in(random, 5)) {
+        json_dict_set_string(data, "on-cbw-error", "break-guest-write");
+    }
+    if (random_once_in(random, 5)) {
+        json_dict_set_int(data, "x-cohort-cbw-timeout",
+                          (int64_t)random_below(random, 3));
+    }
+}
+
+static void add_performance(struct json_value *data, struct random *random)
+{
+    struct json_value *perf = json_dict_new();
+
+    if (random_once_in(random, 2)) {
+        json_dict_set_int(perf, "max-workers",
+                          (int64_t)random_between(random, 1, 3));
+    }
+    if (random_once_in(random, 2)) {
+        json_dict_set_int(perf, "max-chunk",
+                          (int64_t)random_between(random, 1, 5) * 64 * 1024);
+    }
+    if (random_once_in(random, 4)) {
+        json_dict_set_int(perf, "min-cluster-size",
+                          (int64_t)(64 * KIB << random_below(random, 4)));
+    }
+    json_dict_set(data, "x-perf", perf);
 }
 
 struct json_value *random_backup(struct world *world)
@@ -149,6 +196,10 @@ struct json_value *random_backup(struct world *world)
     if (random_once_in(random, 3)) {
         json_dict_set_int(data, "speed",
                           (int64_t)random_between(random, 128 * KIB, 8 * MIB));
+    }
+    add_policies(data, random);
+    if (random_once_in(random, 4)) {
+        add_performance(data, random);
     }
     if (random_once_in(random, 4)) {
         json_dict_set_bool(data, "auto-finalize", false);

@@ -20,6 +20,7 @@
  BUCKET(GUEST_AT_ONCE, "guest: served without waiting")                   \
  BUCKET(GUEST_UNALIGNED, "guest: unaligned write")                        \
  BUCKET(GUEST_OVERLAP, "guest: writes overlap")                           \
+ BUCKET(GUEST_PAID, "guest: paid for a backup, as it was told to")        \
  BUCKET(VERB_OK, "verb: succeeded")                                       \
  BUCKET(VERB_REFUSED, "verb: refused")                                    \
  BUCKET(TRANSACTION_OK, "transaction: committed")                         \
@@ -54,6 +55,22 @@
  BUCKET(GROUP_SUCCESS, "group of several: success")                       \
  BUCKET(GROUP_FAILURE, "group of several: failure")                       \
  BUCKET(GROUP_CANCELLED, "group of several: cancelled")                   \
+ BUCKET(END_TOP_SUCCESS, "end: sync top, success")                        \
+ BUCKET(END_NONE, "end: sync none")                                       \
+ BUCKET(STOPPED_ON_ERROR, "job: stopped by an error")                     \
+ BUCKET(RETRIED_ON_ERROR, "job: retried after an error")                  \
+ BUCKET(CHANGE_KEPT_ADD, "group success: bitmap add")                     \
+ BUCKET(CHANGE_KEPT_REMOVE, "group success: bitmap remove")               \
+ BUCKET(CHANGE_KEPT_CLEAR, "group success: bitmap clear")                 \
+ BUCKET(CHANGE_KEPT_ENABLE, "group success: bitmap enable")               \
+ BUCKET(CHANGE_KEPT_DISABLE, "group success: bitmap disable")             \
+ BUCKET(CHANGE_KEPT_MERGE, "group success: bitmap merge")                 \
+ BUCKET(CHANGE_UNDONE_ADD, "group failure: bitmap add")                   \
+ BUCKET(CHANGE_UNDONE_REMOVE, "group failure: bitmap remove")             \
+ BUCKET(CHANGE_UNDONE_CLEAR, "group failure: bitmap clear")               \
+ BUCKET(CHANGE_UNDONE_ENABLE, "group failure: bitmap enable")             \
+ BUCKET(CHANGE_UNDONE_DISABLE, "group failure: bitmap disable")           \
+ BUCKET(CHANGE_UNDONE_MERGE, "group failure: bitmap merge")               \
  BUCKET(END_PLAIN_SUCCESS, "end: no bitmap, success")                     \
  BUCKET(END_PLAIN_FAILURE, "end: no bitmap, failure")                     \
  BUCKET(END_ON_SUCCESS_SUCCESS, "end: on-success, success")               \

@@ -10,11 +10,18 @@ void model_instant(struct world *world)
 {
     struct command *command = &world->command;
     struct group_model *group = NULL;
+    unsigned int backups = 0;
 
     if (command->name == NULL || command->instants++ > 0) {
         violation("an instant without a command, or a second one");
     }
     model_after_turn(world);
+    for (unsigned int i = 0; i < command->action_count; i++) {
+        backups += strcmp(command->types[i], "blockdev-backup") == 0;
+    }
+    if (command->grouped && backups > 0) {
+        group = model_new_group(world);
+    }
     for (unsigned int i = 0; i < command->action_count; i++) {
         const char *type = command->types[i];
 
@@ -22,13 +29,11 @@ void model_instant(struct world *world)
             violation("a transaction with an abort in it took effect");
         }
         if (strcmp(type, "blockdev-backup") != 0) {
-            model_bitmap_action(world, type, command->data[i]);
-            continue;
+            model_bitmap_action(world, type, command->data[i], group);
+        } else {
+            model_begin_backup(world, command->data[i],
+                               group != NULL ? group : model_new_group(world));
         }
-        if (group == NULL || !command->grouped) {
-            group = model_new_group(world);
-        }
-        model_begin_backup(world, command->data[i], group);
     }
 }
 
@@ -135,7 +140,7 @@ static bool verb_is_due(const struct job_model *job,
     switch (verb) {
     case VERB_PAUSE:
         return state == JOB_RUNNING && !job->user_paused &&
-               !job->group->cancelled;
+               !job->group->cancelled && !job->stops;
     case VERB_RESUME: return state == JOB_PAUSED;
     case VERB_CANCEL: return state != JOB_PENDING || waits_for_client;
     case VERB_FINALIZE: return waits_for_client;

@@ -57,10 +57,20 @@ void model_verb_ended(struct world *world,
                       bool ok);
 
 /* model_bitmap.c */
+/* The command under way uses it: it must exist, and be free. `group`: of the
+ * command, which may use what it has just added itself. */
+void model_check_free(const struct disk *disk,
+                      const struct bitmap_model *bitmap,
+                      const struct group_model *group);
+void model_begin_successor(struct disk *disk, struct bitmap_model *bitmap);
 struct bitmap_model *model_bitmap(struct disk *disk, const char *name);
+/* model_change.c. `group`: whose end decides it; NULL: it is for good. */
 void model_bitmap_action(struct world *world,
                          const char *type,
-                         const struct json_value *data);
+                         const struct json_value *data,
+                         struct group_model *group);
+/* Have the groups' changes been decided? */
+void model_watch_changes(struct world *world);
 /* Freezes it for a job: now, at the instant. */
 void model_freeze(struct disk *disk, int bitmap, int job);
 bool model_is_frozen_in_engine(struct disk *disk, struct bitmap_model *bitmap);
@@ -79,6 +89,13 @@ struct job_model *model_job(struct world *world, const char *id);
 void model_begin_backup(struct world *world,
                         const struct json_value *data,
                         struct group_model *group);
+/* The group has succeeded (1) or failed (-1), as a whole. `who`: to blame. */
+void model_pass_verdict(struct group_model *group,
+                        const char *who,
+                        int verdict);
+/* What the states of its jobs say: 1, -1, or 0 if they are still at work. */
+int model_group_outcome(const struct world *world,
+                        const struct group_model *group);
 /* A group that nobody uses. */
 struct group_model *model_new_group(struct world *world);
 

@@ -160,6 +160,11 @@ void model_check_bitmaps(struct disk *disk)
             violation("bitmap %s of %s is %s", name, disk->name,
                       bitmap->enabled ? "disabled" : "enabled");
         }
+        if (dirty_bitmap_is_busy(engine) !=
+            (bitmap->frozen_by != NOBODY || bitmap->change != CHANGE_NONE)) {
+            violation("bitmap %s of %s is %sbusy", name, disk->name,
+                      dirty_bitmap_is_busy(engine) ? "" : "not ");
+        }
         if (dirty_bitmap_is_frozen(engine) != (bitmap->frozen_by != NOBODY)) {
             violation("bitmap %s of %s is %sfrozen", name, disk->name,
                       bitmap->frozen_by != NOBODY ? "not " : "");
@@ -171,137 +176,39 @@ void model_check_bitmaps(struct disk *disk)
 void model_forget_bitmaps(struct disk *disk)
 {
     for (unsigned int i = 0; i < BITMAPS_PER_DISK; i++) {
-        if (disk->bitmaps[i].frozen_by != NOBODY) {
-            violation("%s was deleted with a frozen bitmap", disk->name);
+        if (disk->bitmaps[i].exists &&
+            (disk->bitmaps[i].frozen_by != NOBODY ||
+             disk->bitmaps[i].change != CHANGE_NONE)) {
+            violation("%s was deleted with a busy bitmap", disk->name);
         }
         disk->bitmaps[i].exists = false;
         disk->bitmaps[i].engine = NULL;
     }
 }
 
-/* --- Actions, at the instant -------------------------------------------------- */
-
-static void forget_bits(const struct disk *disk, struct bitmap_model *bitmap)
+/* `group`: that of the command under way, which may use what it has just
+ * added. */
+void model_check_free(const struct disk *disk,
+                      const struct bitmap_model *bitmap,
+                      const struct group_model *group)
 {
-    memset(&bitmap->must, 0, sizeof(bitmap->must));
-    memset(&bitmap->may, 0, sizeof(bitmap->may));
-    if (bitmap->enabled) {
-        model_add_writes_inside(disk, &bitmap->may, bitmap->granularity);
-    }
-}
+    bool is_new = bitmap->change == CHANGE_ADD && group != NULL &&
+                  bitmap->change_group == group;
 
-static uint64_t default_granularity(const struct disk *disk)
-{
-    uint64_t cluster_bytes = disk->over_raw ? 0 : disk->cluster_bytes;
-
-    if (cluster_bytes == 0) {
-        return 64 * KIB;
-    }
-    return min_u64(max_u64(cluster_bytes, 4 * KIB), 64 * KIB);
-}
-
-static void add(struct disk *disk,
-                struct bitmap_model *bitmap,
-                const struct json_value *data)
-{
-    if (bitmap->exists) {
-        violation("a bitmap of %s was added twice", disk->name);
-    }
-    bitmap->exists = true;
-    bitmap->engine = NULL;
-    bitmap->loose = disk->is_target;
-    bitmap->frozen_by = NOBODY;
-    bitmap->enabled = !json_dict_bool(data, "disabled", false);
-    bitmap->granularity = json_dict_uint(data, "granularity", 0);
-    if (bitmap->granularity == 0) {
-        bitmap->granularity = default_granularity(disk);
-    }
-    forget_bits(disk, bitmap);
-}
-
-static void check_free(const struct disk *disk,
-                       const struct bitmap_model *bitmap)
-{
-    if (!bitmap->exists || bitmap->frozen_by != NOBODY) {
+    if (!bitmap->exists || bitmap->frozen_by != NOBODY ||
+        (bitmap->change != CHANGE_NONE && !is_new)) {
         violation("a command that uses b%d of %s took effect, though it %s",
                   (int)(bitmap - disk->bitmaps), disk->name,
                   bitmap->exists ? "is busy" : "does not exist");
     }
 }
 
-static void merge_one(struct world *world,
-                      struct disk *disk,
-                      struct bitmap_model *target,
-                      const struct json_value *source)
+void model_begin_successor(struct disk *disk, struct bitmap_model *bitmap)
 {
-    struct disk *other = disk;
-    const struct bitmap_model *bitmap;
-
-    if (json_type_of(source) == JSON_STRING) {
-        bitmap = model_bitmap(disk, json_get_string(source));
-    } else {
-        other = world_disk(world, json_dict_string(source, "node", ""));
-        bitmap = model_bitmap(other, json_dict_string(source, "name", ""));
-    }
-    check_free(other, bitmap);
-    target->loose |= bitmap->loose;
-    block_set_merge(&target->must, &bitmap->must, disk->word_count);
-    for (unsigned int i = 0; i < disk->block_count; i++) {
-        if (block_set_has(&bitmap->may, i)) {
-            block_set_add_range(&target->may, i * BLOCK_BYTES, BLOCK_BYTES,
-                                target->granularity, disk->block_count);
-        }
-    }
-}
-
-static void merge(struct world *world,
-                  struct disk *disk,
-                  const struct json_value *data)
-{
-    struct bitmap_model *target =
-        model_bitmap(disk, json_dict_string(data, "target", ""));
-    const struct json_value *list = json_dict_get(data, "bitmaps");
-
-    check_free(disk, target);
-    for (size_t i = 0; i < json_list_length(list); i++) {
-        merge_one(world, disk, target, json_list_get(list, i));
-    }
-}
-
-void model_bitmap_action(struct world *world,
-                         const char *type,
-                         const struct json_value *data)
-{
-    struct disk *disk = world_disk(world, json_dict_string(data, "node", ""));
-    const char *verb = type + strlen("block-dirty-bitmap-");
-    struct bitmap_model *bitmap;
-
-    if (disk == NULL || disk->node == NULL) {
-        violation("%s took effect on a node that does not exist", type);
-    }
-    if (disk->writes_inside > 0) {
-        violation("%s is fenced while it is being written to", disk->name);
-    }
-    if (strcmp(verb, "merge") == 0) {
-        merge(world, disk, data);
-        return;
-    }
-    bitmap = model_bitmap(disk, json_dict_string(data, "name", ""));
-    if (strcmp(verb, "add") == 0) {
-        add(disk, bitmap, data);
-        return;
-    }
-    check_free(disk, bitmap);
-    if (strcmp(verb, "clear") == 0) {
-        forget_bits(disk, bitmap);
-    } else if (strcmp(verb, "remove") == 0) {
-        bitmap->exists = false;
-        bitmap->engine = NULL;
-    } else {
-        bitmap->enabled = strcmp(verb, "enable") == 0;
-        if (bitmap->enabled) {
-            model_add_writes_inside(disk, &bitmap->may, bitmap->granularity);
-        }
+    memset(&bitmap->next_must, 0, sizeof(bitmap->next_must));
+    memset(&bitmap->next_may, 0, sizeof(bitmap->next_may));
+    if (bitmap->enabled) {
+        model_add_writes_inside(disk, &bitmap->next_may, bitmap->granularity);
     }
 }
 
@@ -311,14 +218,10 @@ void model_freeze(struct disk *disk, int index, int job)
 {
     struct bitmap_model *bitmap = &disk->bitmaps[index];
 
-    check_free(disk, bitmap);
+    model_check_free(disk, bitmap, disk->world->jobs[job].group);
     bitmap->frozen_by = job;
     disk->world->frozen_count++;
-    memset(&bitmap->next_must, 0, sizeof(bitmap->next_must));
-    memset(&bitmap->next_may, 0, sizeof(bitmap->next_may));
-    if (bitmap->enabled) {
-        model_add_writes_inside(disk, &bitmap->next_may, bitmap->granularity);
-    }
+    model_begin_successor(disk, bitmap);
 }
 
 /* Whatever the target lacks must stay dirty, and all that was to be copied may
@@ -328,15 +231,14 @@ static void keep_uncopied(const struct disk *disk,
                           const struct job_model *job)
 {
     for (unsigned int i = 0; i < disk->block_count; i++) {
-        if ((job->full || block_set_has(&job->must, i)) &&
+        if (((job->full && !job->top) || block_set_has(&job->must, i)) &&
             job->target->stamps[i] != job->snapshot[i]) {
             block_set_add(&bitmap->next_must, i);
         }
         if (job->full || block_set_has(&bitmap->may, i)) {
             block_set_add_range(
                 &bitmap->next_may, i * BLOCK_BYTES, BLOCK_BYTES,
-                max_u64(bitmap->granularity,
-                        max_u64(CLUSTER_BYTES, job->target->cluster_bytes)),
+                max_u64(bitmap->granularity, job->cluster_bytes),
                 disk->block_count);
         }
     }

@@ -87,6 +87,51 @@ static void take_snapshot(struct job_model *job)
     job->source_writes_at_instant = source->writes_applied;
 }
 
+/* The members that say what it copies, and who pays. */
+static void read_options(struct job_model *job, const struct json_value *data)
+{
+    static const char *const modes[] = { "on-success", "never", "always" };
+    const char *sync = json_dict_string(data, "sync", "");
+    const char *mode = json_dict_string(data, "bitmap-mode", "on-success");
+    const struct json_value *perf = json_dict_get(data, "x-perf");
+
+    job->top = strcmp(sync, "top") == 0;
+    job->none = strcmp(sync, "none") == 0;
+    job->full = job->top || job->none || strcmp(sync, "full") == 0;
+    job->pays = strcmp(json_dict_string(data, "on-cbw-error", ""),
+                       "break-guest-write") == 0;
+    job->stops = json_dict_get(data, "on-source-error") != NULL ||
+                 json_dict_get(data, "on-target-error") != NULL;
+    job->cluster_bytes = max_u64(CLUSTER_BYTES, job->target->cluster_bytes);
+    if (perf != NULL) {
+        job->cluster_bytes = max_u64(
+            job->cluster_bytes, json_dict_uint(perf, "min-cluster-size", 0));
+    }
+    for (unsigned int i = 0; i < G_N_ELEMENTS(modes); i++) {
+        if (strcmp(mode, modes[i]) == 0) {
+            job->mode = modes[i];
+        }
+    }
+}
+
+/* What it has to copy at least, apart from what a bitmap says. */
+static void mark_all(struct job_model *job)
+{
+    memset(&job->must, 0, sizeof(job->must));
+    for (unsigned int i = 0; i < job->source->block_count; i++) {
+        if (!job->top || !job->source->is_sparse || job->snapshot[i] != 0) {
+            block_set_add(&job->must, i);
+        }
+    }
+}
+
+static void warn_guests(struct disk *disk)
+{
+    for (unsigned int i = 0; i < disk->guest_count; i++) {
+        disk->guests[i].pays = true;
+    }
+}
+
 void model_begin_backup(struct world *world,
                         const struct json_value *data,
                         struct group_model *group)
@@ -94,7 +139,6 @@ void model_begin_backup(struct world *world,
     const char *id = json_dict_string(data, "job-id", "");
     const char *bitmap = json_dict_string(data, "bitmap", NULL);
     struct job_model *job = model_job(world, id);
-    static const char *const modes[] = { "on-success", "never", "always" };
 
     if (job == NULL || job->state != JOB_CREATED || job->begun) {
         violation("job '%s' began without having been created", id);
@@ -102,51 +146,66 @@ void model_begin_backup(struct world *world,
     job->source = world_disk(world, json_dict_string(data, "device", ""));
     job->target = world_disk(world, json_dict_string(data, "target", ""));
     check_nodes(world, job->source, job->target, id);
-    job->full = strcmp(json_dict_string(data, "sync", ""), "full") == 0;
+    read_options(job, data);
     job->begun = true;
     job->bitmap = NOBODY;
-    job->mode = "on-success";
-    for (unsigned int i = 0; i < G_N_ELEMENTS(modes); i++) {
-        if (strcmp(json_dict_string(data, "bitmap-mode", "on-success"),
-                   modes[i]) == 0) {
-            job->mode = modes[i];
-        }
-    }
+    job->group = group;
+    group->members++;
+    group->size++;
+    group->manual |= !json_dict_bool(data, "auto-finalize", true);
     take_snapshot(job);
     if (bitmap != NULL) {
         job->bitmap =
             (int)(model_bitmap(job->source, bitmap) - job->source->bitmaps);
         model_freeze(job->source, job->bitmap, job_index(world, job));
+    }
+    if (job->full) {
+        mark_all(job);
+    } else {
         job->must = job->source->bitmaps[job->bitmap].must;
     }
-    job->group = group;
-    group->members++;
-    group->size++;
-    group->manual |= !json_dict_bool(data, "auto-finalize", true);
+    if (job->pays) {
+        warn_guests(job->source);
+    }
 }
 
 /* --- The verdict ------------------------------------------------------------ */
 
-static void pass_verdict(struct job_model *job, int verdict)
+void model_pass_verdict(struct group_model *group, const char *who, int verdict)
 {
-    struct group_model *group = job->group;
-
     if (group->verdict == -verdict) {
-        violation("job '%s' %s, another of its group %s", job->id,
+        violation("%s %s, another of its group %s", who,
                   verdict > 0 ? "succeeds" : "fails",
                   verdict > 0 ? "has failed" : "has succeeded");
     }
     group->verdict = verdict;
 }
 
-void model_after_turn(struct world *world)
+int model_group_outcome(const struct world *world,
+                        const struct group_model *group)
 {
-    if (world->frozen_count == 0) {
-        return;
-    }
+    int outcome = 0;
+
     for (unsigned int i = 0; i < JOBS_MAX; i++) {
+        const struct job_model *job = &world->jobs[i];
+
+        if (!job->used || !job->begun || job->told || job->group != group) {
+            continue;
+        }
+        if (job->state != JOB_PENDING && job->state != JOB_ABORTING) {
+            return 0;
+        }
+        outcome = job->state == JOB_PENDING ? 1 : -1;
+    }
+    return outcome;
+}
+
+static void watch_frozen(struct world *world)
+{
+    for (unsigned int i = 0; i < JOBS_MAX && world->frozen_count > 0; i++) {
         struct job_model *job = &world->jobs[i];
         struct bitmap_model *bitmap;
+        int outcome;
 
         if (!job->used || !job->begun || job->bitmap == NOBODY) {
             continue;
@@ -156,12 +215,23 @@ void model_after_turn(struct world *world)
             model_is_frozen_in_engine(job->source, bitmap)) {
             continue;
         }
-        if (job->state != JOB_PENDING && job->state != JOB_ABORTING) {
+        outcome = model_group_outcome(world, job->group);
+        if (outcome == 0) {
             violation("job '%s' let its bitmap go while %s", job->id,
                       job_state_name(job->state));
         }
-        pass_verdict(job, job->state == JOB_PENDING ? 1 : -1);
-        model_thaw(job->source, bitmap, job, job->state == JOB_PENDING);
+        model_pass_verdict(job->group, job->id, outcome);
+        model_thaw(job->source, bitmap, job, outcome > 0);
+    }
+}
+
+void model_after_turn(struct world *world)
+{
+    if (world->frozen_count > 0) {
+        watch_frozen(world);
+    }
+    if (world->change_count > 0) {
+        model_watch_changes(world);
     }
 }
 
@@ -273,6 +343,8 @@ static void note_end(struct world *world,
                                                       : END_ALWAYS_SUCCESS;
     }
     buckets[bucket + !success]++;
+    buckets[END_TOP_SUCCESS] += job->top && success;
+    buckets[END_NONE] += job->none;
     if (group->members == 0 && group->size > 1) {
         buckets[success            ? GROUP_SUCCESS
                 : group->cancelled ? GROUP_CANCELLED
@@ -284,8 +356,9 @@ static void note_end(struct world *world,
 }
 
 /* The target holds the source as of the instant, where it was to be copied,
- * and elsewhere that or what it held before. */
-static void check_copy(const struct job_model *job)
+ * and elsewhere that or what it held before. After a failure it may lack some,
+ * but what it got is of the instant. */
+static void check_copy(const struct job_model *job, bool success)
 {
     const struct disk *target = job->target;
 
@@ -293,7 +366,7 @@ static void check_copy(const struct job_model *job)
         if (target->stamps[i] == job->snapshot[i]) {
             continue;
         }
-        if (job->full || block_set_has(&job->must, i)) {
+        if (success && block_set_has(&job->must, i)) {
             violation("job '%s' succeeded, but block %u of %s holds %" PRIx64
                       " where %s held %" PRIx64 " at the instant",
                       job->id, i, target->name, target->stamps[i],
@@ -329,7 +402,11 @@ static void check_success(struct job_model *job)
         violation("job '%s' succeeded with writes to %s not flushed", job->id,
                   job->source->name);
     }
-    check_copy(job);
+    if (job->none) {
+        violation("job '%s' succeeded, though it copies till it is cancelled",
+                  job->id);
+    }
+    check_copy(job, true);
 }
 
 static void check_failure(struct world *world, const struct job_model *job)
@@ -369,7 +446,7 @@ static void job_ended(struct world *world,
         job->source->bitmaps[job->bitmap].frozen_by == job_index(world, job)) {
         violation("job '%s' ended and kept its bitmap", job->id);
     }
-    pass_verdict(job, success ? 1 : -1);
+    model_pass_verdict(job->group, job->id, success ? 1 : -1);
     if (success) {
         check_success(job);
         if (json_dict_int(data, "offset", -1) !=
@@ -380,6 +457,7 @@ static void job_ended(struct world *world,
             json_dict_int(data, "len", 0) == 0;
     } else {
         check_failure(world, job);
+        check_copy(job, false);
         job->group->failed |= failed;
         world->histogram->buckets[FAILED_UNTOLD] += failed && !job->error_told;
     }
@@ -405,6 +483,10 @@ void model_event(struct world *world,
     } else if (strcmp(event, "BLOCK_JOB_ERROR") == 0) {
         job = need_job(world, data, "device", event);
         job->error_told = true;
+        world->histogram->buckets[STOPPED_ON_ERROR] +=
+            strcmp(json_dict_string(data, "action", ""), "stop") == 0;
+        world->histogram->buckets[RETRIED_ON_ERROR] +=
+            strcmp(json_dict_string(data, "action", ""), "ignore") == 0;
         if (!job->begun || job->told) {
             violation("%s for job '%s' out of time", event, job->id);
         }

@@ -362,7 +362,10 @@ static int co_status(struct block_node *node,
         block++;
     } while (block * BLOCK_BYTES < end && zero == (disk->stamps[block] == 0));
     ret->bytes = min_u64(block * BLOCK_BYTES, end) - offset;
-    ret->status = BLOCK_STATUS_ALLOCATED | (zero ? BLOCK_STATUS_ZERO : 0);
+    ret->status = zero ? BLOCK_STATUS_ZERO : 0;
+    if (!zero || !disk->is_sparse) {
+        ret->status |= BLOCK_STATUS_ALLOCATED;
+    }
     /* The answer is as old as the wait is long. */
     co_take_time(disk);
     return 0;

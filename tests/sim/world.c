@@ -21,6 +21,7 @@
 #include "simdisk.h"
 
 #define MS           UINT64_C(1000000)
+#define PATIENCE_NS  (UINT64_C(150) * 1000 * MS)
 #define WIND_DOWN_NS (UINT64_C(300) * 1000 * MS)
 #define QUIET_TURNS  100000
 
@@ -141,6 +142,7 @@ static void plan_disk(struct world *world, unsigned int index, uint64_t bytes)
         alignments[random_below(random, G_N_ELEMENTS(alignments))];
     disk->cluster_bytes =
         clusters[random_below(random, G_N_ELEMENTS(clusters))];
+    disk->is_sparse = random_once_in(random, 2);
     disk->zeroes_by_driver = random_once_in(random, 2);
     disk->over_raw = random_once_in(random, 4);
     list_init(&disk->reads_inside);
@@ -239,6 +241,10 @@ static void help_on(struct job *job)
         if (job_finalize(job, NULL) == 0) {
             model->group->finalized = true;
         }
+    } else if (model_job(world_current(), job_id(job))->none) {
+        if (job_cancel(job, true, NULL) == 0) {
+            model_job(world_current(), job_id(job))->group->cancelled = true;
+        }
     } else {
         (void)job_resume(job, NULL);
     }
@@ -299,6 +305,28 @@ static void co_direct(void *opaque)
 
 /* --- Running ----------------------------------------------------------------------- */
 
+/* Nothing may take longer than the hangs that are injected, a few in a row, and
+ * the engine's own deadlines. */
+static void check_patience(const struct world *world)
+{
+    uint64_t now_ns = world->scheduler.now_ns;
+
+    for (unsigned int i = 0; i < world->disk_count; i++) {
+        const struct disk *disk = &world->disks[i];
+
+        for (unsigned int k = 0; k < disk->guest_count; k++) {
+            if (disk->guests[k].begun_ns != 0 &&
+                now_ns > disk->guests[k].begun_ns + PATIENCE_NS) {
+                violation("a guest's request on %s does not end", disk->name);
+            }
+        }
+    }
+    if (world->command_begun_ns != 0 &&
+        now_ns > world->command_begun_ns + PATIENCE_NS) {
+        violation("a command does not end");
+    }
+}
+
 static void run(struct world *world)
 {
     uint64_t quiet = 0;
@@ -313,6 +341,9 @@ static void run(struct world *world)
         model_after_turn(world);
         quiet = operations == world->operations ? quiet + 1 : 0;
         operations = world->operations;
+        if (world->scheduler.turns % 1024 == 0) {
+            check_patience(world);
+        }
         if (quiet > 100 * QUIET_TURNS) {
             violation("the loops turn, and nothing gets done");
         }

@@ -31,6 +31,7 @@
 #define BITMAPS_PER_DISK 4
 #define JOBS_MAX         40
 #define NOBODY           (-1)
+#define A_GROUP          (-2)
 
 struct world;
 struct disk;
@@ -38,12 +39,15 @@ struct disk;
 /* One connection of a guest: a coroutine that sends request after request. */
 struct guest {
     struct disk *disk;
+    bool runs;              /* or is about to */
     struct coroutine *self; /* while it runs */
     uint8_t *buffer;
     bool writing; /* a write, zeroing or discard of this range is under way */
     uint64_t offset;
     uint64_t bytes;
-    int injected; /* the error that its disk answered this request with */
+    int injected;      /* the error that its disk answered this request with */
+    uint64_t begun_ns; /* when the request under way began; 0: none */
+    bool pays;         /* a job may make it fail (on-cbw-error) */
 };
 
 /* What a block holds as the guests of the disk know it. */
@@ -54,18 +58,35 @@ struct expectation {
     bool unclear; /* writers overlapped: any of them may have come last */
 };
 
+/* What a group will do to a bitmap, or take back, when it ends. */
+enum change {
+    CHANGE_NONE,
+    CHANGE_ADD,
+    CHANGE_REMOVE,
+    CHANGE_CLEAR,
+    CHANGE_ENABLE,
+    CHANGE_DISABLE,
+    CHANGE_MERGE,
+};
+
 /* A dirty bitmap as it must be: must <= bits <= may. `next`: the successor. */
 struct bitmap_model {
     bool exists;
     bool enabled;
     bool loose;    /* who else writes is not known: no upper bound */
-    int frozen_by; /* index of the job, or NOBODY */
+    int frozen_by; /* index of the job, or A_GROUP, or NOBODY */
+    enum change change;
+    struct group_model *change_group; /* whose end decides it */
+    bool was_enabled;
+    bool spare_loose;
     uint64_t granularity;
     struct dirty_bitmap *engine; /* borrowed; looked up when first needed */
     struct block_set must;
     struct block_set may;
     struct block_set next_must;
     struct block_set next_may;
+    struct block_set spare_must; /* CHANGE_MERGE: what the sources held */
+    struct block_set spare_may;
 };
 
 /* How the disk behaves: one in so many requests; 0: never. */
@@ -87,6 +108,7 @@ struct disk {
     unsigned int word_count;
     uint32_t alignment_bytes;
     uint32_t cluster_bytes;
+    bool is_sparse; /* zeroes are not allocated */
     bool zeroes_by_driver;
     struct faults faults;
 
@@ -135,6 +157,11 @@ struct job_model {
     int bitmap; /* index on the source, or NOBODY */
     const char *mode;
     bool full;
+    bool top;   /* full, without what is not allocated */
+    bool none;  /* copies only what guests overwrite */
+    bool pays;  /* break-guest-write: guests pay, not the job */
+    bool stops; /* an error may pause it */
+    uint64_t cluster_bytes;
     uint64_t faults_at_instant;
     uint64_t source_writes_at_instant;
     struct block_set must; /* what it copies at least */
@@ -176,9 +203,11 @@ struct world {
     unsigned int disk_count;
     struct disk disks[DISKS_MAX];
     uint64_t stamps_given;
-    unsigned int frozen_count;
+    unsigned int frozen_count; /* by jobs */
+    unsigned int change_count;
 
     struct command command;
+    uint64_t command_begun_ns; /* 0: none is under way */
     struct job_model jobs[JOBS_MAX];
     struct group_model groups[JOBS_MAX];
 };

@@ -10,6 +10,7 @@
 The normaliser leaves out what no client may depend on, and nothing else:
 
   timestamps       dropped.
+  paths            of a daemon's own folder: "FOLDER".
   error texts      "some text"; the class of an error reply stays.
   reply or event   which came first within one step is free; so the events of a
                    step are told beside its outcome.
@@ -24,6 +25,8 @@ The normaliser leaves out what no client may depend on, and nothing else:
 Each step must end in a state that lasts (until() its last event): what comes
 later would count for the next step by chance.
 """
+import json
+
 from support.qmp import QmpError, members
 
 WHOLE_LIFE = ("BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED")
@@ -151,17 +154,20 @@ class Session:
         return self
 
     def record(self):
-        """All steps, normalised."""
-        return [{**step, "events": self.events_by_job(step["events"])}
-                for step in self.steps]
+        """All steps, normalised, as lines of JSON."""
+        steps = [{**step, "events": self.events_by_job(step["events"])}
+                 for step in self.steps]
+        text = json.dumps(steps, indent=1, sort_keys=True)
+        return text.replace(str(self.daemon.folder), "FOLDER").splitlines()
 
     @staticmethod
     def events_by_job(events):
         told = {}
         for event in events:
             told.setdefault(job_of(event), []).append(normal_event(event))
-        return {job: drop_internal_pauses(words)
+        kept = {job: drop_internal_pauses(words)
                 for job, words in told.items()}
+        return {job: words for job, words in kept.items() if words}
 
     def all_events(self):
         return [event for step in self.steps for event in step["events"]]

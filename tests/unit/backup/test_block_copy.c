@@ -217,6 +217,32 @@ static void co_guest_waits_for_background_read(void *opaque)
     co_close_world(&world);
 }
 
+static void co_guests_wait_together_for_background_read(void *opaque)
+{
+    struct world world = { .guest_pays = false };
+    struct world other = { .guest_pays = false };
+    struct guest_write first = { &world, 0, 512 };
+    struct guest_write second = { &other, 1024, 512 };
+    uint64_t cursor = 0;
+
+    (void)opaque;
+    co_open_world(&world);
+    other.source = world.source;
+    world.source_disk->hang_reads = true;
+    co_block_copy_step(world.copy, &cursor);
+    co_enter(co_guest_write, &first);
+    co_enter(co_guest_write, &second);
+    memory_disk_release(world.source_disk);
+    for (unsigned int turns = 0; turns < 100; turns++) {
+        co_reschedule();
+    }
+    assert_true(world.guest_done);
+    assert_true(other.guest_done);
+    co_copy_all(&world);
+    assert_target_is_instant(&world);
+    co_close_world(&world);
+}
+
 static void co_guest_does_not_wait_for_target(void *opaque)
 {
     struct world world = { 0 };
@@ -432,6 +458,7 @@ TEST(copies_only_remaining)
 TEST(zeroes_are_not_written_as_data)
 TEST(guest_overwrites_everything)
 TEST(guest_waits_for_background_read)
+TEST(guests_wait_together_for_background_read)
 TEST(guest_does_not_wait_for_target)
 TEST(failed_write_comes_back)
 TEST(failed_save_breaks_copy_not_guest)
@@ -451,6 +478,7 @@ int main(void)
         cmocka_unit_test(zeroes_are_not_written_as_data),
         cmocka_unit_test(guest_overwrites_everything),
         cmocka_unit_test(guest_waits_for_background_read),
+        cmocka_unit_test(guests_wait_together_for_background_read),
         cmocka_unit_test(guest_does_not_wait_for_target),
         cmocka_unit_test(failed_write_comes_back),
         cmocka_unit_test(failed_save_breaks_copy_not_guest),

@@ -308,6 +308,41 @@ static void a_move_loses_no_byte_of_output(void **state)
     close(fd);
 }
 
+/* A move that a hung disk stops leaves every client where it was: those whose
+ * requests hang, and idle ones. */
+static void a_move_given_up_loses_nothing(void **state)
+{
+    uint8_t data[8];
+    int fds[2];
+
+    rig_start_server(*state, 10);
+    assert_int_equal(rig_export(*state, "a", true, NULL), 0);
+    fds[0] = client_open(*state, "a", false);
+    fds[1] = client_open(*state, "a", false);
+    rig_set_mood(*state, RIG_HUNG);
+    send_read(fds[0], 1, sizeof(data));
+    rig_wait_for_hung(*state, 1);
+    assert_int_equal(rig_try_move(*state), -ETIMEDOUT);
+    send_read(fds[0], 2, sizeof(data));
+    send_read(fds[1], 3, sizeof(data));
+    rig_wait_for_hung(*state, 3);
+    rig_set_mood(*state, RIG_QUICK);
+    assert_int_equal(client_simple(fds[1], 3), 0);
+    client_receive(fds[1], data, sizeof(data));
+    for (int i = 0; i < 2; i++) {
+        uint8_t raw[NBD_SIMPLE_BYTES + sizeof(data)];
+
+        client_receive(fds[0], raw, sizeof(raw));
+        assert_int_equal(load_be32(raw), NBD_SIMPLE_MAGIC);
+        assert_int_equal(load_be32(raw + 4), 0);
+    }
+    rig_move(*state);
+    for (int i = 0; i < 2; i++) {
+        still_answers(fds[i]);
+        close(fds[i]);
+    }
+}
+
 static gpointer write_all_the_time(gpointer opaque)
 {
     int fd = GPOINTER_TO_INT(opaque);
@@ -362,6 +397,7 @@ int main(void)
         TEST(one_client_alone_is_not_told_to_multiply),
         TEST(a_move_loses_no_byte_of_input),
         TEST(a_move_loses_no_byte_of_output),
+        TEST(a_move_given_up_loses_nothing),
         TEST(moving_goes_on_under_load),
     };
 
