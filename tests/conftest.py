@@ -17,6 +17,9 @@ Fixtures:
   cohort      runs build/cohort (or $COHORT) to its end: cohort("list", repo)
               returns .returncode, .stdout, .stderr; check=True to insist on 0
   nbd_client  a libnbd handle, connected: nbd_client(daemon.nbd_uri("disk"))
+  hanging_disk  an image of 1 MiB (.path) whose I/O hangs from .hang() to
+              .go_on(); named after
+              `cohortd` among a test's arguments, so that it goes on first
   background  starts a helper process that is killed after the test
 
 What a daemon object offers is in tests/support/daemon.py, the QMP client in
@@ -39,7 +42,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 os.environ["PATH"] += ":/usr/sbin:/sbin"  # losetup, mke2fs
 
 from support import daemon as daemons  # noqa: E402
-from support.images import run  # noqa: E402
+from support.hung import HangingDisk  # noqa: E402
+from support.images import MIB, run  # noqa: E402
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -133,3 +137,10 @@ def background():
         if process.poll() is None:
             process.kill()
         process.wait()
+
+
+@pytest.fixture
+def hanging_disk(folder, background):
+    disk = HangingDisk(folder, background, MIB)
+    yield disk
+    disk.close()

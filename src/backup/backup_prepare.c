@@ -22,11 +22,20 @@ static int check_pair(const struct backup_options *options, GError **err)
 {
     uint64_t source_bytes = block_size(options->source);
     uint64_t target_bytes = block_size(options->target);
+    const struct block_node *common =
+        block_find_common(options->source, options->target);
 
     if (options->source == options->target) {
         return error_set(err, -EINVAL,
                          "Node '%s' cannot be backed up to itself",
                          block_name(options->source));
+    }
+    if (common != NULL) {
+        return error_set(err, -EINVAL,
+                         "Node '%s' cannot be backed up to node '%s': both "
+                         "store their data in node '%s'",
+                         block_name(options->source),
+                         block_name(options->target), block_name(common));
     }
     if (source_bytes != target_bytes) {
         return error_set(err, -EINVAL,
@@ -38,20 +47,22 @@ static int check_pair(const struct backup_options *options, GError **err)
     return 0;
 }
 
-static int attach_users(struct backup *backup, GError **err)
+/* Before the job is made, so that clients hear nothing of one that cannot be:
+ * `id` is borrowed until the users get the job's own. */
+static int attach_users(struct backup *backup, const char *id, GError **err)
 {
     int ret;
 
     backup->source_user = (struct block_user){
         .kind = "job",
-        .id = job_id(backup->job),
+        .id = id,
         .permissions = BLOCK_PERM_READ,
         .shared = BLOCK_PERM_READ | BLOCK_PERM_WRITE,
         .pinned = true,
     };
     backup->target_user = (struct block_user){
         .kind = "job",
-        .id = job_id(backup->job),
+        .id = id,
         .permissions = BLOCK_PERM_WRITE,
         .shared = BLOCK_PERM_READ,
         .pinned = true,
@@ -161,17 +172,21 @@ int co_backup_prepare(struct job_list *jobs,
         backup_free(backup);
         return ret;
     }
+    ret = attach_users(backup, options->job.id, err);
+    if (ret < 0) {
+        backup_free(backup);
+        return ret;
+    }
     backup->job = job_new(jobs, &backup_job_ops, &options->job,
                           block_home(backup->source), backup, err);
     if (backup->job == NULL) {
+        block_detach(&backup->source_user);
+        block_detach(&backup->target_user);
         backup_free(backup);
         return -EINVAL;
     }
-    ret = attach_users(backup, err);
-    if (ret < 0) {
-        co_job_discard(backup->job);
-        return ret;
-    }
+    backup->source_user.id = job_id(backup->job);
+    backup->target_user.id = job_id(backup->job);
     backup->owns_target = options->owns_target;
     *ret_job = backup->job;
     return 0;

@@ -12,6 +12,7 @@
 #include "backup/block_copy_priv.h"
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/trace.h"
 #include "block/driver.h"
 #include "block/request.h"
 
@@ -151,6 +152,9 @@ void block_copy_break(struct block_copy *copy,
                       int error)
 {
     if (copy->error == 0) {
+        trace_copy_break(block_name(copy->source), block_name(copy->target),
+                         side == BLOCK_COPY_SOURCE ? "source" : "target",
+                         offset, error);
         (void)copy->events.failed(copy->events.opaque, side, error, true);
     }
     set_error(copy, side, offset, error);

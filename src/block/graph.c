@@ -65,6 +65,21 @@ struct loop *block_graph_main(const struct block_graph *graph)
     return graph->main;
 }
 
+struct loop *block_graph_find_loop(const struct block_graph *graph,
+                                   const char *name,
+                                   GError **err)
+{
+    for (guint i = 0; i < graph->loops->len; i++) {
+        struct loop *loop = g_ptr_array_index(graph->loops, i);
+
+        if (strcmp(loop_name(loop), name) == 0) {
+            return loop;
+        }
+    }
+    error_set(err, -ENOENT, "there is no iothread named '%s'", name);
+    return NULL;
+}
+
 struct loop *block_graph_choose_loop(struct block_graph *graph)
 {
     if (graph->loops->len == 0) {
@@ -364,6 +379,19 @@ void co_block_close(struct block_node *node)
     co_move(main);
     co_block_edges_release(node);
     node_free(node);
+}
+
+const char *block_closing(const struct block_graph *graph)
+{
+    LIST_FOREACH(link, &graph->nodes) {
+        const struct block_node *node =
+            LIST_ENTRY(link, struct block_node, link);
+
+        if (node->deleting) {
+            return node->name;
+        }
+    }
+    return NULL;
 }
 
 int co_block_del(struct block_graph *graph, const char *name, GError **err)

@@ -262,6 +262,7 @@ static int co_file_open_kind(struct block_node *node,
         g_propagate_error(err, opening.err);
         return ret;
     }
+    state->locks = opening.lock;
     if (!state->writable) {
         block_set_read_only(node);
     }

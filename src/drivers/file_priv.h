@@ -53,6 +53,7 @@ struct file_state {
     bool is_device;
     bool direct;
     bool writable;
+    bool locks; /* not locking=off */
     uint32_t offset_alignment_bytes;
     uint32_t memory_alignment_bytes;
     enum file_inline_writes inline_writes;
@@ -69,13 +70,17 @@ struct file_state {
     struct co_queue background_ended;
 };
 
-/* file_lock.c. Both run on the offload pool. Takes the locks that tell other
+/* file_lock.c. All run on the offload pool. Takes the locks that tell other
  * processes what we do with the image. */
 int file_lock_take(int fd,
                    const char *filename,
                    bool writable,
                    bool required,
                    GError **err);
+/* May the file get another size now? Refused while somebody else relies on it,
+ * reader or writer; if not, tells others until file_lock_end_resize(). */
+int file_lock_begin_resize(int fd, const char *filename, GError **err);
+void file_lock_end_resize(int fd);
 
 /* file_probe.c, offload pool: what O_DIRECT on `fd` asks for. */
 int file_probe_direct(int fd,

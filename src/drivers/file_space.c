@@ -147,16 +147,32 @@ int co_file_status(struct block_node *node,
 }
 
 struct truncation {
-    int fd;
+    const struct file_state *state;
     uint64_t size_bytes;
+    GError *err;
 };
 
 static int run_truncation(void *opaque)
 {
-    const struct truncation *truncation = opaque;
+    struct truncation *truncation = opaque;
+    const struct file_state *state = truncation->state;
+    int ret = 0;
 
-    return ftruncate(truncation->fd, (off_t)truncation->size_bytes) < 0 ? -errno
-                                                                        : 0;
+    if (state->locks) {
+        ret = file_lock_begin_resize(state->fd, state->filename,
+                                     &truncation->err);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    if (ftruncate(state->fd, (off_t)truncation->size_bytes) < 0) {
+        ret = error_set_errno(&truncation->err, -errno, "cannot resize '%s'",
+                              state->filename);
+    }
+    if (state->locks) {
+        file_lock_end_resize(state->fd);
+    }
+    return ret;
 }
 
 int co_file_truncate(struct block_node *node,
@@ -165,7 +181,7 @@ int co_file_truncate(struct block_node *node,
                      GError **err)
 {
     struct file_state *state = block_state(node);
-    struct truncation truncation = { state->fd, size_bytes };
+    struct truncation truncation = { state, size_bytes, NULL };
     int ret;
 
     (void)shrink; /* the block layer has checked */
@@ -173,7 +189,8 @@ int co_file_truncate(struct block_node *node,
     ret = co_offload(run_truncation, &truncation);
     file_note_change(state);
     if (ret < 0) {
-        return error_set_errno(err, ret, "cannot resize '%s'", state->filename);
+        g_propagate_error(err, truncation.err);
+        return ret;
     }
     state->size_bytes = size_bytes;
     return 0;

@@ -46,6 +46,7 @@ static const struct {
     [JOB_VERB_RESUME] = { "resume", "resumed", WHILE_WORKING },
     [JOB_VERB_SET_SPEED] = { "set-speed", "given another speed",
                              WHILE_WORKING },
+    [JOB_VERB_CHANGE] = { "change", "changed", WHILE_WORKING },
     [JOB_VERB_COMPLETE] = { "complete", "completed",
                             TO(JOB_READY) | TO(JOB_STANDBY) },
     [JOB_VERB_FINALIZE] = { "finalize", "finalized", TO(JOB_PENDING) },

@@ -177,16 +177,13 @@ int co_offload(int (*call)(void *opaque), void *opaque)
     return (int)co_io_submit(&waiter);
 }
 
-/* The operations that are done at once, by one function of the backend. */
-typedef int64_t (*transfer_now)(void *state, const struct io_request *request);
-
-static ssize_t run_now(transfer_now transfer,
-                       enum io_operation operation,
-                       int fd,
-                       const struct iovec *iov,
-                       int iov_count,
-                       uint64_t offset)
+static ssize_t try_transfer(enum io_operation operation,
+                            int fd,
+                            const struct iovec *iov,
+                            int iov_count,
+                            uint64_t offset)
 {
+    struct loop *loop = loop_current();
     const struct io_request request = {
         .operation = operation,
         .fd = fd,
@@ -195,10 +192,10 @@ static ssize_t run_now(transfer_now transfer,
         .offset = offset,
     };
 
-    if (transfer == NULL) {
+    if (loop->backend->try_transfer == NULL) {
         return -EAGAIN;
     }
-    return (ssize_t)transfer(loop_current()->backend_state, &request);
+    return (ssize_t)loop->backend->try_transfer(loop->backend_state, &request);
 }
 
 ssize_t file_try_preadv(int fd,
@@ -206,8 +203,7 @@ ssize_t file_try_preadv(int fd,
                         int iov_count,
                         uint64_t offset)
 {
-    return run_now(loop_current()->backend->try_transfer, IO_PREADV, fd, iov,
-                   iov_count, offset);
+    return try_transfer(IO_PREADV, fd, iov, iov_count, offset);
 }
 
 ssize_t file_try_pwritev(int fd,
@@ -215,8 +211,7 @@ ssize_t file_try_pwritev(int fd,
                          int iov_count,
                          uint64_t offset)
 {
-    return run_now(loop_current()->backend->try_transfer, IO_PWRITEV, fd, iov,
-                   iov_count, offset);
+    return try_transfer(IO_PWRITEV, fd, iov, iov_count, offset);
 }
 
 ssize_t file_pwritev_inline(int fd,
@@ -224,6 +219,17 @@ ssize_t file_pwritev_inline(int fd,
                             int iov_count,
                             uint64_t offset)
 {
-    return run_now(loop_current()->backend->write_inline, IO_PWRITEV, fd, iov,
-                   iov_count, offset);
+    struct loop *loop = loop_current();
+    const struct io_request request = {
+        .operation = IO_PWRITEV,
+        .fd = fd,
+        .iov = iov,
+        .iov_count = iov_count,
+        .offset = offset,
+    };
+
+    if (loop->backend->write_inline == NULL) {
+        return -EAGAIN;
+    }
+    return (ssize_t)loop->backend->write_inline(loop->backend_state, &request);
 }

@@ -9,6 +9,7 @@
 #include "qmp/command.h"
 
 #include <errno.h>
+#include <string.h>
 
 #include "base/error.h"
 #include "qmp/job_types.h"
@@ -63,6 +64,28 @@ static int do_complete(struct job *job,
     return error_set(err, -ENOTSUP,
                      "job '%s' ends of its own accord: a %s job cannot be "
                      "completed by hand",
+                     job_id(job), job_type(job));
+}
+
+/* Kinds of jobs with something to change are none of ours. */
+static int do_change(struct job *job,
+                     const struct json_value *arguments,
+                     GError **err)
+{
+    const char *type = json_dict_string(arguments, "type", "");
+    int rc = job_state_check_verb(job_state_of(job), JOB_VERB_CHANGE,
+                                  job_id(job), err);
+
+    if (rc < 0) {
+        return rc;
+    }
+    if (strcmp(type, job_type(job)) != 0) {
+        return error_set(err, -EINVAL, "job '%s' is a %s job, no %s job",
+                         job_id(job), job_type(job), type);
+    }
+    return error_set(err, -ENOTSUP,
+                     "job '%s' cannot be changed: a %s job has no such "
+                     "option; its speed is set with block-job-set-speed",
                      job_id(job), job_type(job));
 }
 
@@ -148,6 +171,7 @@ BLOCK_JOB_COMMAND(block_job_resume, "device", do_resume)
 BLOCK_JOB_COMMAND(block_job_cancel, "device", do_block_cancel)
 BLOCK_JOB_COMMAND(block_job_complete, "device", do_complete)
 BLOCK_JOB_COMMAND(block_job_set_speed, "device", do_set_speed)
+BLOCK_JOB_COMMAND(block_job_change, "id", do_change)
 BLOCK_JOB_COMMAND(block_job_finalize, "id", do_finalize)
 BLOCK_JOB_COMMAND(block_job_dismiss, "id", do_dismiss)
 
@@ -240,6 +264,19 @@ static const struct schema_type set_speed_type = {
     .members = set_speed_members,
 };
 
+static const struct schema_member change_members[] = {
+    { .name = "id", .type = &schema_string, .required = true },
+    { .name = "type",
+      .type = &qmp_job_type_type,
+      .doc = "The type that the job has.",
+      .required = true },
+    { .name = NULL },
+};
+static const struct schema_type change_type = {
+    .kind = SCHEMA_STRUCT,
+    .members = change_members,
+};
+
 static const char *const deprecated[] = { "deprecated", NULL };
 
 const struct qmp_command qmp_commands_job[] = {
@@ -280,6 +317,11 @@ const struct qmp_command qmp_commands_job[] = {
       .doc = "Limits what a job copies in the background.",
       .arguments = &set_speed_type,
       .co_run = co_block_job_set_speed },
+    { .name = "block-job-change",
+      .doc = "For jobs with options that can be changed while they run; a "
+             "backup has none, so that this is always refused.",
+      .arguments = &change_type,
+      .co_run = co_block_job_change },
     { .name = "block-job-cancel",
       .doc = "As job-cancel; refuses a paused job unless forced.",
       .arguments = &block_cancel_type,

@@ -7,8 +7,7 @@ import pytest
 
 from support.disks import (add_bitmap, add_disk, backup_action, new_disk,
                            new_target, raw_options)
-from support.images import KIB, MIB, qemu_io, read_at, run
-from support.waiting import wait_for_file
+from support.images import KIB, MIB, qemu_io, read_at
 
 ROUNDS = 200
 
@@ -66,55 +65,6 @@ def test_no_disk_is_ahead_of_another(cohortd, nbd_client, sync):
         counter.stop()
     assert seen == sorted(seen) and seen[-1] > seen[0]
     assert len(set(seen)) > ROUNDS // 4, "the writer hardly ran meanwhile"
-
-
-class HangingDisk:
-    """An image on a file system of nbdfuse whose I/O can be made to hang."""
-
-    def __init__(self, folder, background, size):
-        self.mount = folder / "fuse"
-        self.mount.mkdir()
-        self.control = folder / "pause.sock"
-        nbd = folder / "slow.sock"
-        pidfile = folder / "nbdkit.pid"
-        server = background("nbdkit", "-f", "-U", nbd, "-P", pidfile,
-                            "--filter=pause", "memory", str(size),
-                            f"pause-control={self.control}")
-        wait_for_file(str(pidfile), server, 20)
-        self.path = self.mount / "disk"
-        ready = folder / "nbdfuse.pid"
-        fuse = background("nbdfuse", "-P", ready, self.path,
-                          "--unix", str(nbd))
-        wait_for_file(str(ready), fuse, 20)
-        self.hangs = False
-
-    def send(self, letter, answer):
-        import socket
-        with socket.socket(socket.AF_UNIX) as control:
-            control.connect(str(self.control))
-            control.sendall(letter)
-            assert control.recv(1) == answer
-
-    def hang(self):
-        """Returns when what was under way has ended; new I/O hangs."""
-        self.send(b"p", b"P")
-        self.hangs = True
-
-    def go_on(self):
-        if self.hangs:
-            self.send(b"r", b"R")
-            self.hangs = False
-
-    def close(self):
-        self.go_on()
-        run("umount", "-l", self.path, check=False)
-
-
-@pytest.fixture
-def hanging_disk(folder, background):
-    disk = HangingDisk(folder, background, MIB)
-    yield disk
-    disk.close()
 
 
 def test_a_hung_disk_fails_the_transaction_and_frees_the_others(

@@ -340,6 +340,7 @@ static void co_run_guest(void *opaque)
         }
     }
     guest->self = NULL;
+    guest->runs = false;
     disk->guests_running--;
     co_queue_wake_all(&disk->stopped);
 }
@@ -349,24 +350,34 @@ static struct disk *disk_of_user(struct block_user *user)
     return LIST_ENTRY(user, struct disk, user);
 }
 
-static void co_quiesce(struct block_user *user)
+static int co_quiesce(struct block_user *user, uint64_t deadline_ns)
 {
     struct disk *disk = disk_of_user(user);
 
     disk->quiescing = true;
     while (disk->guests_running > 0) {
-        co_queue_wait(&disk->stopped);
+        if (!co_queue_wait_until(&disk->stopped, deadline_ns) &&
+            disk->guests_running > 0) {
+            return -ETIMEDOUT;
+        }
     }
+    return 0;
 }
 
+/* Guests that a failed move has not brought to a stop just go on. */
 static void resume(struct block_user *user)
 {
     struct disk *disk = disk_of_user(user);
 
     disk->quiescing = false;
     for (unsigned int i = 0; i < disk->guest_count && !disk->closing; i++) {
-        disk->guests_running++;
-        co_spawn(loop_current(), co_run_guest, &disk->guests[i]);
+        struct guest *guest = &disk->guests[i];
+
+        if (!guest->runs) {
+            guest->runs = true;
+            disk->guests_running++;
+            co_spawn(loop_current(), co_run_guest, guest);
+        }
     }
 }
 

@@ -39,6 +39,7 @@ struct disk;
 /* One connection of a guest: a coroutine that sends request after request. */
 struct guest {
     struct disk *disk;
+    bool runs;              /* or is about to */
     struct coroutine *self; /* while it runs */
     uint8_t *buffer;
     bool writing; /* a write, zeroing or discard of this range is under way */

@@ -10,20 +10,23 @@
 The normaliser leaves out what no client may depend on, and nothing else:
 
   timestamps       dropped.
+  paths            of a daemon's own folder: "FOLDER".
   error texts      "some text"; the class of an error reply stays.
   reply or event   which came first within one step is free; so the events of a
                    step are told beside its outcome.
   order of peers   events are kept per job; a job's own order stays.
   internal pauses  `paused` followed at once by `running` in one step is
                    dropped: nobody asked for it (QEMU's drains).
-  offsets          of a job that has not copied everything: a matter of chance;
-                   "part" (never more than `len`).
+  offsets          of a job that has not copied everything, or that did not end
+                   well: a matter of chance; "part" (never more than `len`).
   busy             of a job at work: whether it waits for I/O just now; dropped
                    while `running`.
 
 Each step must end in a state that lasts (until() its last event): what comes
 later would count for the next step by chance.
 """
+import json
+
 from support.qmp import QmpError, members
 
 WHOLE_LIFE = ("BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED")
@@ -42,8 +45,8 @@ def word_of(event):
 
 def without_progress(data, done, total):
     data = dict(data)
+    assert 0 <= data[done] <= data[total], data
     if data[done] != data[total]:
-        assert 0 <= data[done] < data[total], data
         data[done] = "part"
     if "error" in data:
         assert data["error"]
@@ -55,6 +58,8 @@ def normal_event(event):
     name, data = event["event"], event["data"]
     if name in WHOLE_LIFE:
         data = without_progress(data, "offset", "len")
+        if name == "BLOCK_JOB_CANCELLED" or "error" in data:
+            data["offset"] = "part"
     return name, data
 
 
@@ -119,20 +124,24 @@ class Session:
         self.qmp.events = []
 
     def until(self, *words):
-        """Waits until this step has told all these words."""
+        """Waits until this step has told all these words, those of one job in
+        this order."""
         self.take_events()
-        told = [word_of(event) for event in self.steps[-1]["events"]]
+        seen = {}  # job: how many events of this step are behind
         for word in words:
-            if word in told:
-                told.remove(word)
-                continue
+            job = word.partition(":")[0]
+            index = seen.get(job, 0)
             while True:
-                event = self.qmp.wait_for(lambda event: True, word)
-                self.qmp.events.insert(0, event)
-                self.take_events()
-                if word_of(event) == word:
+                events = self.steps[-1]["events"]
+                if index == len(events):
+                    event = self.qmp.wait_for(lambda event: True, word)
+                    self.qmp.events.insert(0, event)
+                    self.take_events()
+                elif word_of(events[index]) == word:
                     break
-                told.append(word_of(event))
+                else:
+                    index += 1
+            seen[job] = index + 1
         return self
 
     def look(self, *bitmaps):
@@ -151,17 +160,20 @@ class Session:
         return self
 
     def record(self):
-        """All steps, normalised."""
-        return [{**step, "events": self.events_by_job(step["events"])}
-                for step in self.steps]
+        """All steps, normalised, as lines of JSON."""
+        steps = [{**step, "events": self.events_by_job(step["events"])}
+                 for step in self.steps]
+        text = json.dumps(steps, indent=1, sort_keys=True)
+        return text.replace(str(self.daemon.folder), "FOLDER").splitlines()
 
     @staticmethod
     def events_by_job(events):
         told = {}
         for event in events:
             told.setdefault(job_of(event), []).append(normal_event(event))
-        return {job: drop_internal_pauses(words)
+        kept = {job: drop_internal_pauses(words)
                 for job, words in told.items()}
+        return {job: words for job, words in kept.items() if words}
 
     def all_events(self):
         return [event for step in self.steps for event in step["events"]]

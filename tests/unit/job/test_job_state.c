@@ -25,8 +25,8 @@ static const char *const moves[JOB_STATE_COUNT] = {
 static const char *const verbs[JOB_VERB_COUNT] = {
     [JOB_VERB_CANCEL] = ".xxxxxxx...",   [JOB_VERB_PAUSE] = ".xxxxx.....",
     [JOB_VERB_RESUME] = ".xxxxx.....",   [JOB_VERB_SET_SPEED] = ".xxxxx.....",
-    [JOB_VERB_COMPLETE] = "....xx.....", [JOB_VERB_FINALIZE] = ".......x...",
-    [JOB_VERB_DISMISS] = ".........x.",
+    [JOB_VERB_CHANGE] = ".xxxxx.....",   [JOB_VERB_COMPLETE] = "....xx.....",
+    [JOB_VERB_FINALIZE] = ".......x...", [JOB_VERB_DISMISS] = ".........x.",
 };
 
 static void only_the_listed_moves_are_legal(void **state)
