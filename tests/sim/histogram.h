@@ -44,6 +44,9 @@
  BUCKET(FAULT_HANG, "fault: request hangs beyond the fence")              \
  BUCKET(SAVED_FIRST, "copy: guest's write saved old content first")       \
  BUCKET(WRITE_DURING_READ, "race: write to what a job is reading")        \
+ BUCKET(ALL_CANCELLED, "world: ended by cancelling every job")            \
+ BUCKET(SAVED_TILL_CANCEL,                                                \
+        "end: sync none, all that was overwritten is saved")              \
  BUCKET(NOTHING_TO_COPY, "job: nothing to copy")                          \
  BUCKET(MEMBER_DONE_UNDONE, "race: member was done, group failed")        \
  BUCKET(FAILED_IN_PREPARE, "race: failure while pending")                 \
