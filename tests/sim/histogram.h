@@ -114,6 +114,9 @@ struct histogram {
     uint64_t operations;
     uint64_t worlds;
     uint64_t turns;
+    uint64_t longest_command_ns; /* virtual time */
+    const char *longest_command;
+    uint64_t longest_command_seed;
 };
 
 /* Prints all of it; returns how many buckets are empty. */
