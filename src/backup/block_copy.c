@@ -215,6 +215,7 @@ struct copy_task *copy_task_begin(struct block_copy *copy,
     task->foreground = foreground;
     task->is_zero = is_zero;
     task->ret_result = NULL;
+    task->holds = false;
     bitmap_clear(copy->remaining, offset, bytes);
     copy->tasks++;
     if (foreground) {
@@ -223,6 +224,15 @@ struct copy_task *copy_task_begin(struct block_copy *copy,
         copy->in_flight_bytes += bytes;
     }
     return task;
+}
+
+/* Others may overwrite its range, or look whether they may. */
+static void task_let_go(struct copy_task *task)
+{
+    if (task->holds) {
+        range_unlock(&task->copy->reading, &task->hold);
+        task->holds = false;
+    }
 }
 
 /* The task's clusters are done, or remain. */
@@ -242,6 +252,7 @@ static void task_end(struct copy_task *task, int result)
     } else {
         copy->events.copied(copy->events.opaque, task->bytes);
     }
+    task_let_go(task);
     if (task->ret_result != NULL) {
         *task->ret_result = result;
     }
@@ -271,10 +282,10 @@ int co_copy_task_read(struct copy_task *task)
 {
     struct block_copy *copy = task->copy;
     uint64_t offset = task->offset;
-    struct range_hold hold;
     int ret;
 
-    co_range_lock(&copy->reading, &hold, offset, task->bytes);
+    co_range_lock(&copy->reading, &task->hold, offset, task->bytes);
+    task->holds = true;
     ret = co_read(task);
     if (ret < 0) {
         if (!task->foreground) {
@@ -288,11 +299,11 @@ int co_copy_task_read(struct copy_task *task)
         ret = -ECANCELED;
     }
     if (ret < 0) {
-        /* Before the guests that wait for the range look again. */
         task_end(task, ret);
+    } else if (!task->foreground || !copy->options.guest_pays) {
+        task_let_go(task);
+        co_queue_wake_all(&copy->changed); /* guests wait for the range */
     }
-    range_unlock(&copy->reading, &hold);
-    co_queue_wake_all(&copy->changed); /* guests wait for the range */
     return ret;
 }
 

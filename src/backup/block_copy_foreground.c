@@ -131,6 +131,8 @@ static int co_save_run(struct block_copy *copy, uint64_t offset, uint64_t bytes)
 
 int co_block_copy_save(struct block_copy *copy, uint64_t offset, uint64_t bytes)
 {
+    uint64_t deadline_ns =
+        copy->options.guest_pays ? deadline_from_now(copy) : UINT64_MAX;
     uint64_t start, end, run_offset, run_bytes;
 
     cover(copy, offset, bytes, &start, &end);
@@ -148,7 +150,9 @@ int co_block_copy_save(struct block_copy *copy, uint64_t offset, uint64_t bytes)
         /* Others are reading it; they may fail, so look again after. Not with
          * a hold of our own: another guest that waits would take it for a read,
          * and each would wait for the other over and over. */
-        co_queue_wait(&copy->changed);
+        if (!co_queue_wait_until(&copy->changed, deadline_ns)) {
+            return -ETIMEDOUT;
+        }
     }
     return 0;
 }

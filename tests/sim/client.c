@@ -12,6 +12,19 @@ static const struct qmp_command *const tables[] = {
     qmp_commands_backup, qmp_commands_transaction, NULL,
 };
 
+static void note_duration(struct world *world,
+                          const char *name,
+                          uint64_t duration_ns)
+{
+    struct histogram *histogram = world->histogram;
+
+    if (duration_ns > histogram->longest_command_ns) {
+        histogram->longest_command_ns = duration_ns;
+        histogram->longest_command = name;
+        histogram->longest_command_seed = world->seed;
+    }
+}
+
 /* Sends `arguments` (consumed) and returns whether it succeeded. The command's
  * actions have been noted before. */
 static bool co_send(struct world *world,
@@ -35,6 +48,7 @@ static bool co_send(struct world *world,
         trace(world, "-> %s", text->str);
     }
     reply = co_qmp_dispatch(tables, &world->engine, &mode, request);
+    note_duration(world, name, loop_now_ns() - world->command_begun_ns);
     world->command_begun_ns = 0;
     error = json_dict_get(reply, "error");
     trace(world, "<- %s",

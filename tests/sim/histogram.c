@@ -53,6 +53,10 @@ unsigned int histogram_print(const struct histogram *histogram)
         }
         printf("\n");
     }
-    printf("\n");
+    printf("\nlongest command: %s, %.3f s, seed %" PRIu64 "\n",
+           histogram->longest_command != NULL ? histogram->longest_command
+                                              : "none",
+           (double)histogram->longest_command_ns / 1e9,
+           histogram->longest_command_seed);
     return empty;
 }

@@ -44,6 +44,9 @@
  BUCKET(FAULT_HANG, "fault: request hangs beyond the fence")              \
  BUCKET(SAVED_FIRST, "copy: guest's write saved old content first")       \
  BUCKET(WRITE_DURING_READ, "race: write to what a job is reading")        \
+ BUCKET(ALL_CANCELLED, "world: ended by cancelling every job")            \
+ BUCKET(SAVED_TILL_CANCEL,                                                \
+        "end: sync none, all that was overwritten is saved")              \
  BUCKET(NOTHING_TO_COPY, "job: nothing to copy")                          \
  BUCKET(MEMBER_DONE_UNDONE, "race: member was done, group failed")        \
  BUCKET(FAILED_IN_PREPARE, "race: failure while pending")                 \
@@ -111,6 +114,9 @@ struct histogram {
     uint64_t operations;
     uint64_t worlds;
     uint64_t turns;
+    uint64_t longest_command_ns; /* virtual time */
+    const char *longest_command;
+    uint64_t longest_command_seed;
 };
 
 /* Prints all of it; returns how many buckets are empty. */

@@ -193,6 +193,9 @@ void model_verb_ended(struct world *world,
     }
     if (verb == VERB_CANCEL || verb == VERB_CANCEL_SOFT) {
         note_cancel(world, job, state, ok);
+        if (ok) {
+            model_cancel_begins(world, job->group);
+        }
         job->group->cancelled |= ok;
     } else if (verb == VERB_FINALIZE) {
         job->group->finalized |= ok;

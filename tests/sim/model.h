@@ -85,6 +85,9 @@ void model_thaw(struct disk *disk,
                 bool success);
 
 /* model_job.c */
+/* A group is about to be cancelled: what its jobs of sync none have saved by
+ * now must be on their targets in the end. */
+void model_cancel_begins(struct world *world, const struct group_model *group);
 struct job_model *model_job(struct world *world, const char *id);
 void model_begin_backup(struct world *world,
                         const struct json_value *data,

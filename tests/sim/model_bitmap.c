@@ -38,9 +38,23 @@ static struct dirty_bitmap *engine_bitmap(struct disk *disk,
     return bitmap->engine;
 }
 
+/* A bitmap that its group has added and takes back: in the turn in which a job
+ * of the group lets it go. */
+static bool is_taken_back(struct disk *disk, struct bitmap_model *bitmap)
+{
+    char name[8];
+
+    if (bitmap->change != CHANGE_ADD) {
+        return false;
+    }
+    g_snprintf(name, sizeof(name), "b%d", (int)(bitmap - disk->bitmaps));
+    return dirty_bitmap_find(disk->node, name) == NULL;
+}
+
 bool model_is_frozen_in_engine(struct disk *disk, struct bitmap_model *bitmap)
 {
-    return dirty_bitmap_is_frozen(engine_bitmap(disk, bitmap));
+    return !is_taken_back(disk, bitmap) &&
+           dirty_bitmap_is_frozen(engine_bitmap(disk, bitmap));
 }
 
 void model_add_writes_inside(const struct disk *disk,
@@ -268,5 +282,7 @@ void model_thaw(struct disk *disk,
     }
     bitmap->frozen_by = NOBODY;
     disk->world->frozen_count--;
-    check_bits(disk, bitmap);
+    if (!is_taken_back(disk, bitmap)) {
+        check_bits(disk, bitmap);
+    }
 }

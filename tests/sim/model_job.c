@@ -181,7 +181,7 @@ void model_begin_backup(struct world *world,
     } else {
         job->must = job->source->bitmaps[job->bitmap].must;
     }
-    job->victim = false;
+    job->victim = job->saves_all = false;
     warn_writers(world, job);
 }
 
@@ -403,7 +403,7 @@ static void check_success(struct job_model *job)
         violation("job '%s' succeeded while %s", job->id,
                   job_state_name(job->state));
     }
-    if (group->cancelled) {
+    if (group->cancelled && !job->source->world->cancelling) {
         violation("job '%s' succeeded, though its group was cancelled",
                   job->id);
     }
@@ -425,10 +425,42 @@ static void check_success(struct job_model *job)
     check_copy(job, true);
 }
 
+/* Has anything happened to it that it may fail for? */
+static bool has_faults(const struct job_model *job)
+{
+    return job->victim || job->source->fault_count + job->target->fault_count !=
+                              job->faults_at_instant;
+}
+
+void model_cancel_begins(struct world *world, const struct group_model *group)
+{
+    bool faults = false;
+
+    for (unsigned int i = 0; i < JOBS_MAX; i++) {
+        faults |= is_at_work(&world->jobs[i]) &&
+                  world->jobs[i].group == group && has_faults(&world->jobs[i]);
+    }
+    for (unsigned int i = 0; i < JOBS_MAX; i++) {
+        struct job_model *job = &world->jobs[i];
+
+        if (!is_at_work(job) || job->group != group || !job->none ||
+            job->state != JOB_RUNNING || faults || group->cancelled) {
+            continue;
+        }
+        job->saves_all = true;
+        memset(&job->must, 0, sizeof(job->must));
+        for (unsigned int k = 0; k < job->source->block_count; k++) {
+            if (job->source->stamps[k] != job->snapshot[k]) {
+                block_set_add(&job->must, k);
+            }
+        }
+    }
+}
+
 static void check_failure(struct world *world, const struct job_model *job)
 {
     const struct group_model *group = job->group;
-    bool cause = group->cancelled;
+    bool cause = group->cancelled || world->cancelling;
 
     if (job->state != JOB_ABORTING) {
         violation("job '%s' failed while %s", job->id,
@@ -438,9 +470,7 @@ static void check_failure(struct world *world, const struct job_model *job)
         const struct job_model *other = &world->jobs[i];
 
         cause = other->used && other->begun && other->group == group &&
-                (other->victim ||
-                 other->source->fault_count + other->target->fault_count !=
-                     other->faults_at_instant);
+                has_faults(other);
     }
     if (!cause && !group->failed) {
         violation("job '%s' failed without a cause", job->id);
@@ -474,7 +504,10 @@ static void job_ended(struct world *world,
             json_dict_int(data, "len", 0) == 0;
     } else {
         check_failure(world, job);
-        check_copy(job, false);
+        bool saved = job->saves_all && !failed && !has_faults(job);
+
+        check_copy(job, saved);
+        world->histogram->buckets[SAVED_TILL_CANCEL] += saved;
         job->group->failed |= failed;
         world->histogram->buckets[FAILED_UNTOLD] += failed && !job->error_told;
     }

@@ -298,7 +298,13 @@ static void co_direct(void *opaque)
     while (world->client_running) {
         co_sleep_until(loop_now_ns() + 10 * MS);
     }
-    co_wind_down(world);
+    if (random_once_in(&world->random, 4)) {
+        world->cancelling = true;
+        world->histogram->buckets[ALL_CANCELLED]++;
+        co_job_cancel_all(world->engine.jobs);
+    } else {
+        co_wind_down(world);
+    }
     co_end(world);
     world->over = true;
 }

@@ -157,11 +157,12 @@ struct job_model {
     int bitmap; /* index on the source, or NOBODY */
     const char *mode;
     bool full;
-    bool top;    /* full, without what is not allocated */
-    bool none;   /* copies only what guests overwrite */
-    bool pays;   /* break-guest-write: guests pay, not the job */
-    bool victim; /* another job lets those pay who write to its target */
-    bool stops;  /* an error may pause it */
+    bool top;       /* full, without what is not allocated */
+    bool none;      /* copies only what guests overwrite */
+    bool pays;      /* break-guest-write: guests pay, not the job */
+    bool saves_all; /* sync none: `must` has been overwritten, and saved */
+    bool victim;    /* another job lets those pay who write to its target */
+    bool stops;     /* an error may pause it */
     uint64_t cluster_bytes;
     uint64_t faults_at_instant;
     uint64_t source_writes_at_instant;
@@ -194,6 +195,7 @@ struct world {
     uint64_t operations_wanted;
     bool faults_on;
     bool client_stops;
+    bool cancelling; /* everything, as a daemon that ends does */
     bool client_running;
     uint64_t client_pace_ns; /* at most this long between two commands */
     bool over;

@@ -427,6 +427,35 @@ static void co_read_after_stop_is_not_a_copy(void *opaque)
     co_close_world(&world);
 }
 
+/* If the one that pays cannot save it, the source must still hold it. */
+static void co_others_wait_for_the_guest_that_pays(void *opaque)
+{
+    struct world world = { .guest_pays = true };
+    struct world other = { .guest_pays = true };
+    struct guest_write first = { &world, 0, 512 };
+    struct guest_write second = { &other, 1024, 512 };
+
+    (void)opaque;
+    co_open_world(&world);
+    other.source = world.source;
+    world.target_disk->hang_writes = true;
+    world.target_disk->write_error = -EIO;
+    co_enter(co_guest_write, &first);
+    co_enter(co_guest_write, &second);
+    co_reschedule();
+    assert_false(world.guest_done);
+    assert_false(other.guest_done);
+    memory_disk_release(world.target_disk);
+    while (!world.guest_done || !other.guest_done) {
+        co_reschedule();
+    }
+    assert_int_equal(world.guest_result, -EIO);
+    assert_int_equal(other.guest_result, -EIO);
+    assert_memory_equal(world.source_disk->data, world.before, SIZE);
+    assert_int_equal(block_copy_remaining_bytes(world.copy), SIZE);
+    co_close_world(&world);
+}
+
 static void co_guest_that_pays_is_let_go_by_a_stop(void *opaque)
 {
     struct world world = { .guest_pays = true };
@@ -468,6 +497,7 @@ TEST(retried_write_keeps_old_content)
 TEST(retried_read_is_saved_by_the_guest)
 TEST(guest_that_pays_fails_and_the_copy_goes_on)
 TEST(read_after_stop_is_not_a_copy)
+TEST(others_wait_for_the_guest_that_pays)
 TEST(guest_that_pays_is_let_go_by_a_stop)
 
 int main(void)
@@ -488,6 +518,7 @@ int main(void)
         cmocka_unit_test(retried_read_is_saved_by_the_guest),
         cmocka_unit_test(guest_that_pays_fails_and_the_copy_goes_on),
         cmocka_unit_test(read_after_stop_is_not_a_copy),
+        cmocka_unit_test(others_wait_for_the_guest_that_pays),
         cmocka_unit_test(guest_that_pays_is_let_go_by_a_stop),
     };
 
