@@ -31,8 +31,7 @@ static int co_allocate(struct file_state *state,
         return -ENOTSUP;
     }
     file_note_change(state);
-    ret =
-        co_file_allocate(state->fd, mode | FALLOC_FL_KEEP_SIZE, offset, bytes);
+    ret = co_file_reserve(state, mode | FALLOC_FL_KEEP_SIZE, offset, bytes);
     file_note_change(state);
     if (ret == -EOPNOTSUPP || ret == -ENOSYS || ret == -ENODEV) {
         *refused = true;
@@ -128,7 +127,7 @@ int co_file_status(struct block_node *node,
         };
         uint64_t writes = state->writes;
 
-        (void)co_offload(run_extent_query, &query); /* always 0 */
+        (void)co_file_call(state, run_extent_query, &query); /* always 0 */
         extent = query.ret;
         if (state->writes == writes) {
             state->extent = extent;
@@ -186,7 +185,7 @@ int co_file_truncate(struct block_node *node,
 
     (void)shrink; /* the block layer has checked */
     file_note_change(state);
-    ret = co_offload(run_truncation, &truncation);
+    ret = co_file_call(state, run_truncation, &truncation);
     file_note_change(state);
     if (ret < 0) {
         g_propagate_error(err, truncation.err);
@@ -215,11 +214,11 @@ static int run_space_query(void *opaque)
 
 void co_file_info(struct block_node *node, struct json_value *image)
 {
-    const struct file_state *state = block_state(node);
+    struct file_state *state = block_state(node);
     struct space_query query = { .fd = state->fd };
 
     json_dict_set_string(image, "filename", state->filename);
-    if (co_offload(run_space_query, &query) == 0) {
+    if (co_file_call(state, run_space_query, &query) == 0) {
         json_dict_set_uint(image, "actual-size", query.ret_bytes);
     }
 }

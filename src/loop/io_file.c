@@ -10,6 +10,7 @@
 
 #include "loop/io.h"
 #include "loop/io_request.h"
+#include "loop/offload.h"
 
 /* O_DIRECT takes offsets in units of no less than this. */
 #define SECTOR_BYTES 512
@@ -168,13 +169,23 @@ int co_file_allocate(int fd, int mode, uint64_t offset, uint64_t bytes)
     return (int)result;
 }
 
-int co_offload(int (*call)(void *opaque), void *opaque)
+int co_offload_to(struct offload_pool *pool,
+                  int (*call)(void *opaque),
+                  void *opaque)
 {
     struct io_waiter waiter = {
-        .request = { .operation = IO_CALL, .call = call, .opaque = opaque },
+        .request = { .operation = IO_CALL,
+                     .call = call,
+                     .opaque = opaque,
+                     .pool = pool },
     };
 
     return (int)co_io_submit(&waiter);
+}
+
+int co_offload(int (*call)(void *opaque), void *opaque)
+{
+    return co_offload_to(NULL, call, opaque);
 }
 
 static ssize_t try_transfer(enum io_operation operation,

@@ -196,10 +196,14 @@ class Shell:
 
 
 def end_daemon(pid):
-    """Returns false if it was not there any more."""
+    """Returns false if it was not there any more, or nobody has noticed."""
     try:
         handle = os.pidfd_open(pid)
-    except ProcessLookupError:
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+        if re.search(r"^State:\s*Z", status, re.MULTILINE):
+            os.close(handle)
+            return False
+    except (ProcessLookupError, FileNotFoundError):
         return False
     with os.fdopen(handle):
         signal.pidfd_send_signal(handle, signal.SIGTERM)
@@ -304,9 +308,13 @@ def run_page(path, folder):
             try:
                 page.run_block(block, following.kind)
             except (Wrong, ValueError) as wrong:
-                problem = f"{path.name}, line {block.line}: {wrong}"
+                logs = "".join(log.read_text(errors="replace")
+                               for log in folder.glob("*.log"))
+                problem = f"{path.name}, line {block.line}: {wrong}\n{logs}"
                 break
     finally:
+        if problem:
+            print(problem)  # close() may find worse, and hide it
         page.close()
     if problem:
         pytest.fail(problem, pytrace=False)

@@ -95,6 +95,8 @@ def test_a_shutdown_tells_what_job_it_waits_for(cohortd, hanging_disk,
                        raw_options("target", hanging_disk.path))
     hanging_disk.hang()
     daemon.qmp.command(*backup_action("disk", "target"))
+    # Returns with what it overwrote on its way to the target.
+    qemu_io(daemon.nbd_uri("disk"), "write 0 64k")
     daemon.signal(signal.SIGTERM)
     says(daemon, "waiting for job 'job-disk' (running)")
     hanging_disk.go_on()
