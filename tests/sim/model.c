@@ -154,6 +154,14 @@ static bool verb_is_due(const struct job_model *job,
     return false;
 }
 
+void model_cancelled(struct world *world, struct group_model *group)
+{
+    if (!group->cancelled) {
+        group->cancelled = true;
+        group->cancelled_ns = world->scheduler.now_ns;
+    }
+}
+
 static void note_cancel(struct world *world,
                         const struct job_model *job,
                         enum job_state state,
@@ -196,7 +204,9 @@ void model_verb_ended(struct world *world,
         if (ok) {
             model_cancel_begins(world, job->group);
         }
-        job->group->cancelled |= ok;
+        if (ok) {
+            model_cancelled(world, job->group);
+        }
     } else if (verb == VERB_FINALIZE) {
         job->group->finalized |= ok;
     } else if (verb == VERB_PAUSE) {

@@ -49,6 +49,9 @@ void model_event(struct world *world,
                  const char *event,
                  const struct json_value *data);
 
+/* A cancel of one of the group's jobs was accepted. */
+void model_cancelled(struct world *world, struct group_model *group);
+
 /* A verb was accepted by a job in `state`, or refused. */
 void model_verb_ended(struct world *world,
                       enum sim_verb verb,

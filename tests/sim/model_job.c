@@ -403,7 +403,7 @@ static void check_success(struct job_model *job)
         violation("job '%s' succeeded while %s", job->id,
                   job_state_name(job->state));
     }
-    if (group->cancelled && !job->source->world->cancelling) {
+    if (group->cancelled && job->source->world->cancelling_since_ns == 0) {
         violation("job '%s' succeeded, though its group was cancelled",
                   job->id);
     }
@@ -460,7 +460,7 @@ void model_cancel_begins(struct world *world, const struct group_model *group)
 static void check_failure(struct world *world, const struct job_model *job)
 {
     const struct group_model *group = job->group;
-    bool cause = group->cancelled || world->cancelling;
+    bool cause = group->cancelled || world->cancelling_since_ns != 0;
 
     if (job->state != JOB_ABORTING) {
         violation("job '%s' failed while %s", job->id,

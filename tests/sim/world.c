@@ -21,8 +21,8 @@
 #include "simdisk.h"
 
 #define MS           UINT64_C(1000000)
-#define PATIENCE_NS  (UINT64_C(150) * 1000 * MS)
-#define WIND_DOWN_NS (UINT64_C(300) * 1000 * MS)
+#define PATIENCE_NS  (UINT64_C(60) * 1000 * MS)
+#define WIND_DOWN_NS (UINT64_C(100) * 1000 * MS)
 #define QUIET_TURNS  100000
 
 static struct world *current;
@@ -243,7 +243,8 @@ static void help_on(struct job *job)
         }
     } else if (model_job(world_current(), job_id(job))->none) {
         if (job_cancel(job, true, NULL) == 0) {
-            model_job(world_current(), job_id(job))->group->cancelled = true;
+            model_cancelled(world_current(),
+                            model_job(world_current(), job_id(job))->group);
         }
     } else {
         (void)job_resume(job, NULL);
@@ -299,7 +300,7 @@ static void co_direct(void *opaque)
         co_sleep_until(loop_now_ns() + 10 * MS);
     }
     if (random_once_in(&world->random, 4)) {
-        world->cancelling = true;
+        world->cancelling_since_ns = loop_now_ns();
         world->histogram->buckets[ALL_CANCELLED]++;
         co_job_cancel_all(world->engine.jobs);
     } else {
@@ -326,6 +327,19 @@ static void check_patience(const struct world *world)
                 violation("a guest's request on %s does not end", disk->name);
             }
         }
+    }
+    for (unsigned int i = 0; i < JOBS_MAX; i++) {
+        const struct job_model *job = &world->jobs[i];
+
+        if (job->used && job->begun && !job->told && job->group->cancelled &&
+            now_ns > job->group->cancelled_ns + PATIENCE_NS) {
+            violation("job '%s' does not end, though its group was cancelled",
+                      job->id);
+        }
+    }
+    if (world->cancelling_since_ns != 0 &&
+        now_ns > world->cancelling_since_ns + WIND_DOWN_NS) {
+        violation("jobs do not end, though all are cancelled");
     }
     if (world->command_begun_ns != 0 &&
         now_ns > world->command_begun_ns + PATIENCE_NS) {

@@ -138,8 +138,9 @@ struct group_model {
     bool manual;    /* a member wants job-finalize */
     bool finalized; /* job-finalize was accepted */
     bool cancelled; /* a cancel was accepted */
-    bool failed;    /* a member has reported a failure of its own */
-    int verdict;    /* 0: not known, 1: success, -1: failure */
+    uint64_t cancelled_ns;
+    bool failed; /* a member has reported a failure of its own */
+    int verdict; /* 0: not known, 1: success, -1: failure */
 };
 
 struct job_model {
@@ -195,7 +196,8 @@ struct world {
     uint64_t operations_wanted;
     bool faults_on;
     bool client_stops;
-    bool cancelling; /* everything, as a daemon that ends does */
+    /* All jobs, as a daemon that ends does; 0: not yet. */
+    uint64_t cancelling_since_ns;
     bool client_running;
     uint64_t client_pace_ns; /* at most this long between two commands */
     bool over;
