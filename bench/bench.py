@@ -85,9 +85,13 @@ HEADER = """\
 
 
 def version(*words):
-    result = subprocess.run(words, capture_output=True, text=True,
-                            check=False)
-    return (result.stdout.splitlines() or ["not there"])[0]
+    """The first line that a program prints."""
+    try:
+        result = subprocess.run(words, capture_output=True, text=True,
+                                check=False)
+    except FileNotFoundError:
+        return "unknown"
+    return (result.stdout.splitlines() or ["unknown"])[0]
 
 
 def machine(folder, rounds, runtime):

@@ -17,7 +17,8 @@ Fixtures:
   cohort      runs build/cohort (or $COHORT) to its end: cohort("list", repo)
               returns .returncode, .stdout, .stderr; check=True to insist on 0
   nbd_client  a libnbd handle, connected: nbd_client(daemon.nbd_uri("disk"))
-  hanging_disk  an image of 1 MiB whose I/O can be made to hang; named after
+  hanging_disk  an image of 1 MiB (.path) whose I/O hangs from .hang() to
+              .go_on(); named after
               `cohortd` among a test's arguments, so that it goes on first
   background  starts a helper process that is killed after the test
 

@@ -5,7 +5,7 @@ import re
 
 from source_tree import files, text_of
 
-PATTERNS = ("*.c", "*.h", "*.py", "*.sh")
+PATTERNS = ("*.c", "*.h", "*.def", "*.py", "*.sh")
 FOLDERS = ("src", "tests", "scripts", "bench")
 
 

@@ -16,6 +16,7 @@ import rule_links  # noqa: E402
 import rule_manuals  # noqa: E402
 import rule_rooms  # noqa: E402
 import rule_sizes  # noqa: E402
+import rule_trace  # noqa: E402
 import rule_words  # noqa: E402
 
 SPDX = "/* SPDX-License-Identifier: BSD-3-Clause */\n"
@@ -154,3 +155,12 @@ def test_braces_wants_them_around_one_line_too(tree):
                 "    do {\n        g();\n    } while (h);\n}\n")
     assert [problem.split(":")[1] for problem in rule_braces.check(root)] == [
         "3", "7"]
+
+
+def test_trace_refuses_an_event_that_never_happens(tree):
+    tree("src/base/trace_events.def",
+         'TRACE_EVENT(job_state,\n            "It moves.", (text, job))\n'
+         'TRACE_EVENT(job_gone,\n            "It went.", (text, job))\n')
+    root = tree("src/job/job.c", "trace_job_state(id); /* trace_job_gone() */")
+    assert rule_trace.check(root) == [
+        "src/base/trace_events.def: job_gone never happens"]

@@ -99,11 +99,19 @@ static void set_speed(struct job *job, uint64_t bytes_per_second)
     backup->speed_allows_ns = 0;
 }
 
+/* Takes what remains of a range out of the job. What guests had saved is done,
+ * and counts. */
+static void drop_range(struct backup *backup, uint64_t offset, uint64_t bytes)
+{
+    uint64_t before = block_copy_remaining_bytes(backup->copy);
+
+    bitmap_clear(block_copy_remaining(backup->copy), offset, bytes);
+    backup->total_bytes -= before - block_copy_remaining_bytes(backup->copy);
+}
+
 /* sync=top: drops the clusters that the source's own layer has nothing of. */
 static void co_drop_unallocated(struct backup *backup)
 {
-    struct bitmap *remaining = block_copy_remaining(backup->copy);
-    uint64_t before = block_copy_remaining_bytes(backup->copy);
     uint64_t end = block_size(backup->source);
     uint64_t offset = 0;
     struct block_extent extent;
@@ -112,11 +120,10 @@ static void co_drop_unallocated(struct backup *backup)
            co_block_status(backup->source, offset, end - offset, &extent) ==
                0) {
         if ((extent.status & BLOCK_STATUS_ALLOCATED) == 0) {
-            bitmap_clear(remaining, offset, extent.bytes);
+            drop_range(backup, offset, extent.bytes);
         }
         offset += extent.bytes;
     }
-    backup->total_bytes -= before - block_copy_remaining_bytes(backup->copy);
     job_progress_set_total(backup->job, backup->total_bytes);
 }
 

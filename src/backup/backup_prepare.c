@@ -22,11 +22,20 @@ static int check_pair(const struct backup_options *options, GError **err)
 {
     uint64_t source_bytes = block_size(options->source);
     uint64_t target_bytes = block_size(options->target);
+    const struct block_node *common =
+        block_find_common(options->source, options->target);
 
     if (options->source == options->target) {
         return error_set(err, -EINVAL,
                          "Node '%s' cannot be backed up to itself",
                          block_name(options->source));
+    }
+    if (common != NULL) {
+        return error_set(err, -EINVAL,
+                         "Node '%s' cannot be backed up to node '%s': both "
+                         "store their data in node '%s'",
+                         block_name(options->source),
+                         block_name(options->target), block_name(common));
     }
     if (source_bytes != target_bytes) {
         return error_set(err, -EINVAL,

@@ -12,6 +12,7 @@
 #include "backup/block_copy_priv.h"
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/trace.h"
 #include "block/driver.h"
 #include "block/request.h"
 
@@ -151,6 +152,9 @@ void block_copy_break(struct block_copy *copy,
                       int error)
 {
     if (copy->error == 0) {
+        trace_copy_break(block_name(copy->source), block_name(copy->target),
+                         side == BLOCK_COPY_SOURCE ? "source" : "target",
+                         offset, error);
         (void)copy->events.failed(copy->events.opaque, side, error, true);
     }
     set_error(copy, side, offset, error);
@@ -211,6 +215,7 @@ struct copy_task *copy_task_begin(struct block_copy *copy,
     task->foreground = foreground;
     task->is_zero = is_zero;
     task->ret_result = NULL;
+    task->holds = false;
     bitmap_clear(copy->remaining, offset, bytes);
     copy->tasks++;
     if (foreground) {
@@ -219,6 +224,15 @@ struct copy_task *copy_task_begin(struct block_copy *copy,
         copy->in_flight_bytes += bytes;
     }
     return task;
+}
+
+/* Others may overwrite its range, or look whether they may. */
+static void task_let_go(struct copy_task *task)
+{
+    if (task->holds) {
+        range_unlock(&task->copy->reading, &task->hold);
+        task->holds = false;
+    }
 }
 
 /* The task's clusters are done, or remain. */
@@ -238,6 +252,7 @@ static void task_end(struct copy_task *task, int result)
     } else {
         copy->events.copied(copy->events.opaque, task->bytes);
     }
+    task_let_go(task);
     if (task->ret_result != NULL) {
         *task->ret_result = result;
     }
@@ -267,10 +282,10 @@ int co_copy_task_read(struct copy_task *task)
 {
     struct block_copy *copy = task->copy;
     uint64_t offset = task->offset;
-    struct range_hold hold;
     int ret;
 
-    co_range_lock(&copy->reading, &hold, offset, task->bytes);
+    co_range_lock(&copy->reading, &task->hold, offset, task->bytes);
+    task->holds = true;
     ret = co_read(task);
     if (ret < 0) {
         if (!task->foreground) {
@@ -278,10 +293,17 @@ int co_copy_task_read(struct copy_task *task)
         } else if (!copy->options.guest_pays) {
             block_copy_break(copy, BLOCK_COPY_SOURCE, offset, ret);
         }
-        /* Before the guests that wait for the range look again. */
-        task_end(task, ret);
+    } else if (block_copy_is_over(copy)) {
+        /* Nobody held guests off that read any more: what it gave may be newer
+         * than the instant. Nothing has failed, but it is no copy. */
+        ret = -ECANCELED;
     }
-    range_unlock(&copy->reading, &hold);
+    if (ret < 0) {
+        task_end(task, ret);
+    } else if (!task->foreground || !copy->options.guest_pays) {
+        task_let_go(task);
+        co_queue_wake_all(&copy->changed); /* guests wait for the range */
+    }
     return ret;
 }
 

@@ -93,11 +93,15 @@ static int co_write_and_wait(struct copy_task *task)
 
     task->ret_result = &result;
     co_enter(co_copy_task_write, task);
-    while (result > 0) {
+    while (result > 0 && !block_copy_is_over(copy)) {
         if (!co_queue_wait_until(&copy->changed, deadline_ns) && result > 0) {
             task->ret_result = NULL;
             return -ETIMEDOUT;
         }
+    }
+    if (result > 0) {
+        task->ret_result = NULL;
+        return 0;
     }
     return result;
 }
@@ -127,23 +131,28 @@ static int co_save_run(struct block_copy *copy, uint64_t offset, uint64_t bytes)
 
 int co_block_copy_save(struct block_copy *copy, uint64_t offset, uint64_t bytes)
 {
+    uint64_t deadline_ns =
+        copy->options.guest_pays ? deadline_from_now(copy) : UINT64_MAX;
     uint64_t start, end, run_offset, run_bytes;
 
     cover(copy, offset, bytes, &start, &end);
     while (!block_copy_is_saved(copy, offset, bytes)) {
-        struct range_hold hold;
         int ret;
 
         if (first_remaining(copy, start, end, &run_offset, &run_bytes)) {
             ret = co_save_run(copy, run_offset, run_bytes);
-            if (ret < 0) {
+            /* Nobody pays for a copy that is over. */
+            if (ret < 0 && !block_copy_is_over(copy)) {
                 return ret;
             }
             continue;
         }
-        /* Others are reading it; they may fail, so look again after. */
-        co_range_lock(&copy->reading, &hold, start, end - start);
-        range_unlock(&copy->reading, &hold);
+        /* Others are reading it; they may fail, so look again after. Not with
+         * a hold of our own: another guest that waits would take it for a read,
+         * and each would wait for the other over and over. */
+        if (!co_queue_wait_until(&copy->changed, deadline_ns)) {
+            return -ETIMEDOUT;
+        }
     }
     return 0;
 }

@@ -15,7 +15,8 @@ struct block_copy {
     struct block_copy_events events;
     struct bitmap *remaining;
 
-    /* Source ranges being read: a guest's write to them has to wait. */
+    /* Source ranges being read, and those saved by a guest that pays until they
+     * are on the target: a guest's write to them has to wait. */
     struct range_lock reading;
     struct list spare; /* idle tasks with their buffers */
     size_t spare_count;
@@ -44,7 +45,9 @@ struct copy_task {
     uint64_t offset;
     uint64_t bytes;
     bool foreground;
-    bool is_zero; /* known without reading */
+    bool is_zero;           /* known without reading */
+    struct range_hold hold; /* block_copy.reading */
+    bool holds;
     uint8_t *buffer;
     size_t buffer_bytes;
     int *ret_result; /* who waits for the end; NULL: nobody */
@@ -56,8 +59,9 @@ struct copy_task *copy_task_begin(struct block_copy *copy,
                                   uint64_t bytes,
                                   bool foreground,
                                   bool is_zero);
-/* Reads the old content; guests may overwrite it once this returns 0. On
- * failure the task has ended, and its clusters remain. */
+/* Reads the old content; guests may overwrite it once this returns 0, or, when
+ * a guest pays for it, once it is on the target: should writing fail, the source
+ * is all there is. On failure the task has ended, and its clusters remain. */
 int co_copy_task_read(struct copy_task *task);
 /* Coroutine bodies: write and end; read, write and end. `opaque` is the task. */
 void co_copy_task_write(void *opaque);

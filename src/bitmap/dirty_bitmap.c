@@ -21,6 +21,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/trace.h"
 #include "block/hook.h"
 #include "block/request.h"
 
@@ -122,11 +123,11 @@ static void free_set(struct block_hook *hook, struct block_node *node)
         LIST_ENTRY(hook, struct dirty_bitmap_set, hook);
     struct list *link;
 
-    (void)node;
     while ((link = list_take_first(&set->bitmaps)) != NULL) {
         struct dirty_bitmap *bitmap = bitmap_of(link);
         g_assert(!dirty_bitmap_is_busy(bitmap));
         bitmap->set = NULL;
+        trace_bitmap_remove(block_name(node), bitmap->name);
         dirty_bitmap_free(bitmap);
     }
     g_free(set);
@@ -246,6 +247,7 @@ void dirty_bitmap_attach(struct block_node *node, struct dirty_bitmap **bitmap)
     dirty_bitmap_prepare_node(node);
     taken->set = set_of(node);
     list_append(&taken->set->bitmaps, &taken->link);
+    trace_bitmap_add(block_name(node), taken->name);
 }
 
 struct dirty_bitmap *dirty_bitmap_detach(struct dirty_bitmap *bitmap)
@@ -253,6 +255,7 @@ struct dirty_bitmap *dirty_bitmap_detach(struct dirty_bitmap *bitmap)
     g_assert(bitmap->set != NULL && bitmap->successor == NULL);
     list_remove(&bitmap->link);
     bitmap->set = NULL;
+    trace_bitmap_remove(block_name(bitmap->made_for), bitmap->name);
     return bitmap;
 }
 
@@ -303,6 +306,11 @@ void dirty_bitmap_set_enabled(struct dirty_bitmap *bitmap, bool enabled)
 {
     g_assert(bitmap->successor == NULL);
     bitmap->enabled = enabled;
+    if (enabled) {
+        trace_bitmap_enable(block_name(bitmap->made_for), bitmap->name);
+    } else {
+        trace_bitmap_disable(block_name(bitmap->made_for), bitmap->name);
+    }
 }
 
 struct bitmap *dirty_bitmap_bits(struct dirty_bitmap *bitmap)
@@ -350,6 +358,11 @@ int dirty_bitmap_check_free(const struct dirty_bitmap *bitmap, GError **err)
  * Freezing and the two ways out.
  */
 
+static uint64_t dirty_bytes(const struct dirty_bitmap *bitmap)
+{
+    return bitmap_count(bitmap->bits) * bitmap_granularity_bytes(bitmap->bits);
+}
+
 void dirty_bitmap_freeze(struct dirty_bitmap *bitmap,
                          struct bitmap **successor,
                          const char *holder)
@@ -361,6 +374,8 @@ void dirty_bitmap_freeze(struct dirty_bitmap *bitmap,
     g_assert(bitmap_count(*successor) == 0);
     bitmap->successor = g_steal_pointer(successor);
     bitmap->holder = holder;
+    trace_bitmap_freeze(block_name(bitmap->made_for), bitmap->name, holder,
+                        dirty_bytes(bitmap));
 }
 
 bool dirty_bitmap_is_frozen(const struct dirty_bitmap *bitmap)
@@ -387,6 +402,8 @@ void dirty_bitmap_abdicate(struct dirty_bitmap *bitmap)
         bitmap->bits = g_steal_pointer(&bitmap->successor);
     }
     thaw(bitmap);
+    trace_bitmap_abdicate(block_name(bitmap->made_for), bitmap->name,
+                          dirty_bytes(bitmap));
 }
 
 void dirty_bitmap_reclaim(struct dirty_bitmap *bitmap)
@@ -394,6 +411,8 @@ void dirty_bitmap_reclaim(struct dirty_bitmap *bitmap)
     g_assert(bitmap->successor != NULL);
     bitmap_merge(bitmap->bits, bitmap->successor);
     thaw(bitmap);
+    trace_bitmap_reclaim(block_name(bitmap->made_for), bitmap->name,
+                         dirty_bytes(bitmap));
 }
 
 /*

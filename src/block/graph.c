@@ -65,6 +65,21 @@ struct loop *block_graph_main(const struct block_graph *graph)
     return graph->main;
 }
 
+struct loop *block_graph_find_loop(const struct block_graph *graph,
+                                   const char *name,
+                                   GError **err)
+{
+    for (guint i = 0; i < graph->loops->len; i++) {
+        struct loop *loop = g_ptr_array_index(graph->loops, i);
+
+        if (strcmp(loop_name(loop), name) == 0) {
+            return loop;
+        }
+    }
+    error_set(err, -ENOENT, "there is no iothread named '%s'", name);
+    return NULL;
+}
+
 struct loop *block_graph_choose_loop(struct block_graph *graph)
 {
     if (graph->loops->len == 0) {
@@ -348,6 +363,18 @@ int co_block_add(struct block_graph *graph,
     return ret;
 }
 
+/* Whoever needs durability flushes; this is for those who only said goodbye. */
+static void co_flush_last(struct block_node *node)
+{
+    int ret = co_block_child_flush(node);
+
+    if (ret < 0) {
+        g_warning("Node '%s' could not be flushed when it was closed, and what "
+                  "was written to it last may be lost: %s",
+                  node->name, g_strerror(-ret));
+    }
+}
+
 void co_block_close(struct block_node *node)
 {
     struct loop *main = node->graph->main;
@@ -357,6 +384,7 @@ void co_block_close(struct block_node *node)
         co_queue_wait(&node->visits);
     }
     co_move(node->home);
+    co_flush_last(node);
     block_hooks_release(node);
     if (node->driver->co_close != NULL) {
         node->driver->co_close(node);
@@ -364,6 +392,19 @@ void co_block_close(struct block_node *node)
     co_move(main);
     co_block_edges_release(node);
     node_free(node);
+}
+
+const char *block_closing(const struct block_graph *graph)
+{
+    LIST_FOREACH(link, &graph->nodes) {
+        const struct block_node *node =
+            LIST_ENTRY(link, struct block_node, link);
+
+        if (node->deleting) {
+            return node->name;
+        }
+    }
+    return NULL;
 }
 
 int co_block_del(struct block_graph *graph, const char *name, GError **err)

@@ -6,7 +6,8 @@
  * piece: its users come to rest, its nodes are drained, the homes are set by
  * the main thread, and on the new home everything is released. Nothing of a
  * driver is tied to a thread, so there is no more to it. When something does
- * not come to rest in time, all is released on the old home and the move fails.
+ * not come to rest in time, what was stopped so far goes on, on the old home,
+ * and the move fails.
  *
  * A coroutine of the main thread that visits a node's home (a query) holds off
  * moving and deleting until it is back.
@@ -38,6 +39,16 @@ void co_block_leave(struct block_node *node)
     node->visitors--;
     co_queue_wake_all(&node->visits);
 }
+
+/* A piece on its way to another home. */
+struct move {
+    GPtrArray *nodes;              /* of the piece */
+    GPtrArray *users;              /* ... with requests of their own accord */
+    guint resting;                 /* so many users were told to rest ... */
+    guint drained;                 /* ... and so many nodes' gates are closed */
+    uint64_t deadline_ns;          /* for all of it */
+    const struct block_node *hung; /* who did not come to rest */
+};
 
 static void piece_add(GPtrArray *nodes, struct block_node *node)
 {
@@ -83,7 +94,7 @@ static const struct block_user *piece_find_pinned(GPtrArray *nodes)
     return NULL;
 }
 
-/* Users with requests of their own accord. */
+/* Users that have requests of their own accord. */
 static GPtrArray *piece_collect_users(GPtrArray *nodes)
 {
     GPtrArray *users = g_ptr_array_new();
@@ -102,78 +113,118 @@ static GPtrArray *piece_collect_users(GPtrArray *nodes)
     return users;
 }
 
-/* On the old home. The nodes' gates are closed afterwards in any case. */
-static int co_piece_stop(GPtrArray *nodes, GPtrArray *users)
+/* On the old home. */
+static int co_move_stop(struct move *move)
 {
-    uint64_t deadline_ns;
-    int ret = 0;
+    while (move->resting < move->users->len) {
+        struct block_user *user =
+            g_ptr_array_index(move->users, move->resting++);
+        int ret = user->co_quiesce(user, move->deadline_ns);
 
-    for (guint i = 0; i < users->len; i++) {
-        struct block_user *user = g_ptr_array_index(users, i);
-
-        user->co_quiesce(user);
+        if (ret < 0) {
+            move->hung = user->node;
+            return ret;
+        }
     }
-    deadline_ns = loop_now_ns() + MOVE_DEADLINE_NS;
-    for (guint i = 0; i < nodes->len; i++) {
-        int drained = co_block_drain(g_ptr_array_index(nodes, i), deadline_ns);
+    while (move->drained < move->nodes->len) {
+        struct block_node *node =
+            g_ptr_array_index(move->nodes, move->drained++);
+        int ret = co_block_drain(node, move->deadline_ns);
 
-        ret = ret == 0 ? drained : ret;
+        if (ret < 0) {
+            move->hung = node;
+            return ret;
+        }
     }
-    return ret;
+    return 0;
 }
 
-/* On the home that the piece has now. */
-static void piece_go_on(GPtrArray *nodes, GPtrArray *users)
+/* On the home that the piece has now: what was stopped. */
+static void move_go_on(const struct move *move)
 {
-    for (guint i = 0; i < nodes->len; i++) {
-        block_undrain(g_ptr_array_index(nodes, i));
+    for (guint i = 0; i < move->drained; i++) {
+        block_undrain(g_ptr_array_index(move->nodes, i));
     }
-    for (guint i = 0; i < users->len; i++) {
-        struct block_user *user = g_ptr_array_index(users, i);
+    for (guint i = 0; i < move->resting; i++) {
+        struct block_user *user = g_ptr_array_index(move->users, i);
 
         user->resume(user);
     }
 }
 
-/* Keeps visitors away and waits for those that are there; or lets them in. */
-static void co_piece_set_moving(GPtrArray *nodes, bool moving)
+/* Keeps visitors away, and waits for those that are there. */
+static int co_move_close(struct move *move)
 {
-    for (guint i = 0; i < nodes->len; i++) {
-        struct block_node *node = g_ptr_array_index(nodes, i);
+    for (guint i = 0; i < move->nodes->len; i++) {
+        struct block_node *node = g_ptr_array_index(move->nodes, i);
 
-        node->moving = moving;
-        while (moving && node->visitors > 0) {
-            co_queue_wait(&node->visits);
+        node->moving = true;
+    }
+    for (guint i = 0; i < move->nodes->len; i++) {
+        struct block_node *node = g_ptr_array_index(move->nodes, i);
+
+        while (node->visitors > 0) {
+            if (!co_queue_wait_until(&node->visits, move->deadline_ns) &&
+                node->visitors > 0) {
+                move->hung = node;
+                return -ETIMEDOUT;
+            }
         }
-        if (!moving) {
-            co_queue_wake_all(&node->visits);
-        }
+    }
+    return 0;
+}
+
+static void move_open(const struct move *move)
+{
+    for (guint i = 0; i < move->nodes->len; i++) {
+        struct block_node *node = g_ptr_array_index(move->nodes, i);
+
+        node->moving = false;
+        co_queue_wake_all(&node->visits);
     }
 }
 
-static int co_piece_move(GPtrArray *nodes, struct loop *home)
+static int co_move_carry_out(struct move *move, struct loop *home)
 {
-    struct block_node *first = g_ptr_array_index(nodes, 0);
+    struct block_node *first = g_ptr_array_index(move->nodes, 0);
     struct loop *main = first->graph->main;
-    g_autoptr(GPtrArray) users = NULL;
     int ret;
 
-    co_piece_set_moving(nodes, true);
-    users = piece_collect_users(nodes);
     co_move(first->home);
-    ret = co_piece_stop(nodes, users);
+    ret = co_move_stop(move);
     if (ret == 0) {
         co_move(main);
-        for (guint i = 0; i < nodes->len; i++) {
-            struct block_node *node = g_ptr_array_index(nodes, i);
+        for (guint i = 0; i < move->nodes->len; i++) {
+            struct block_node *node = g_ptr_array_index(move->nodes, i);
 
             node->home = home;
         }
         co_move(home);
     }
-    piece_go_on(nodes, users);
+    move_go_on(move);
     co_move(main);
-    co_piece_set_moving(nodes, false);
+    return ret;
+}
+
+static int co_piece_move(GPtrArray *nodes,
+                         struct loop *home,
+                         const struct block_node **ret_hung)
+{
+    struct move move = {
+        .nodes = nodes,
+        .deadline_ns = loop_now_ns() + MOVE_DEADLINE_NS,
+    };
+    int ret = co_move_close(&move);
+
+    if (ret == 0) {
+        move.users = piece_collect_users(nodes);
+        ret = co_move_carry_out(&move, home);
+        g_ptr_array_unref(move.users);
+    }
+    move_open(&move);
+    if (ret < 0) {
+        *ret_hung = move.hung;
+    }
     return ret;
 }
 
@@ -181,6 +232,7 @@ int co_block_move(struct block_node *node, struct loop *home, GError **err)
 {
     g_autoptr(GPtrArray) nodes = piece_collect(node);
     const struct block_user *pinned = piece_find_pinned(nodes);
+    const struct block_node *hung;
     int ret;
 
     g_assert(loop_current() == node->graph->main);
@@ -194,12 +246,12 @@ int co_block_move(struct block_node *node, struct loop *home, GError **err)
                          node->name, pinned->node->name, pinned->kind,
                          pinned->id);
     }
-    ret = co_piece_move(nodes, home);
+    ret = co_piece_move(nodes, home, &hung);
     if (ret < 0) {
         return error_set(err, ret,
-                         "node '%s' cannot move to another thread: its "
-                         "requests did not end in time",
-                         node->name);
+                         "node '%s' cannot move to another thread: requests "
+                         "of node '%s' did not end in time",
+                         node->name, hung->name);
     }
     return 0;
 }

@@ -62,6 +62,19 @@ bool block_is_top(const struct block_node *node)
     return list_is_empty(&node->parents);
 }
 
+const struct block_node *block_find_common(const struct block_node *a,
+                                           const struct block_node *b)
+{
+    for (size_t i = 0; i < a->path_count; i++) {
+        for (size_t k = 0; k < b->path_count; k++) {
+            if (a->path[i] == b->path[k] && !a->path[i]->read_only) {
+                return a->path[i];
+            }
+        }
+    }
+    return NULL;
+}
+
 const struct block_limits *block_limits(const struct block_node *node)
 {
     return &node->limits;

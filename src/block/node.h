@@ -41,6 +41,10 @@ int block_graph_remove_loop(struct block_graph *graph,
                             struct loop *loop,
                             GError **err);
 struct loop *block_graph_main(const struct block_graph *graph);
+/* The loop of that name on offer as a home; NULL with err set (-ENOENT). */
+struct loop *block_graph_find_loop(const struct block_graph *graph,
+                                   const char *name,
+                                   GError **err);
 
 /* The lock that every command holds while it changes nodes, bitmaps, jobs or
  * exports, so that none sees another half done. Queries and job verbs do not
@@ -64,6 +68,10 @@ int co_block_del(struct block_graph *graph, const char *name, GError **err);
 
 /* Deletes every node, parents first; for shut-down, when no user is left. */
 void co_block_del_all(struct block_graph *graph);
+
+/* The name of a node that is being closed; NULL: none is. Borrowed until the
+ * caller yields. */
+const char *block_closing(const struct block_graph *graph);
 
 /* The node of that name; NULL with err set (GenericError). */
 struct block_node *block_find(struct block_graph *graph,
@@ -94,6 +102,11 @@ bool block_is_named_by_user(const struct block_node *node);
 /* No other node uses it as a child. */
 bool block_is_top(const struct block_node *node);
 
+/* A writable node that both are, or lie on: what is written to one may change
+ * the other. NULL: none. */
+const struct block_node *block_find_common(const struct block_node *a,
+                                           const struct block_node *b);
+
 /* BlockDeviceInfo of the node (docs/reference/qmp.md), without bitmaps; a new
  * value. `flat` leaves out image.backing-image. Yields, and keeps the node from
  * being deleted until the caller yields again. */
@@ -117,13 +130,15 @@ struct block_user {
     const char *id;           /* borrowed from the user */
     unsigned int permissions; /* enum block_permission it uses */
     unsigned int shared;      /* ... and tolerates in others */
-    /* Before the node gets another home: called on the old home, returns when
-     * the user has no request under way and starts none. NULL: the user never
-     * has requests of its own accord (a parent node). */
-    void (*co_quiesce)(struct block_user *user);
-    /* Called on the new home: go on. NULL with co_quiesce NULL. */
+    /* Before the node gets another home, on the old one: starts no request any
+     * more and waits until none is under way. 0; -ETIMEDOUT when `deadline_ns`
+     * (monotonic) passed first. resume() follows in either case. NULL: the user
+     * never has requests of its own accord (a parent node). */
+    int (*co_quiesce)(struct block_user *user, uint64_t deadline_ns);
+    /* Go on: on the new home; or, when the move has failed, on the old one, and
+     * requests may still be under way then. NULL with co_quiesce NULL. */
     void (*resume)(struct block_user *user);
-    bool pinned; /* cannot move at all (a running job) */
+    bool pinned; /* cannot move at all (a running job, a fixed export) */
 };
 
 /* Refused (-EBUSY, naming the user in the way) when permissions clash; -EROFS
@@ -136,7 +151,8 @@ void block_detach(struct block_user *user);
 /* Makes two pieces share one home, by moving the one with nothing pinned; and
  * moves one piece to a given loop. They stay together only while a user spans
  * them or the one is the other's child. Refused with the name of who is in the
- * way when neither can move. */
+ * way when neither can move. What hangs cannot: after two seconds the move is
+ * given up (-ETIMEDOUT, naming the node) and all goes on where it was. */
 int co_block_join(struct block_node *a, struct block_node *b, GError **err);
 int co_block_move(struct block_node *node, struct loop *home, GError **err);
 

@@ -19,11 +19,12 @@
 #include "base/error.h"
 #include "block/node_priv.h"
 
+/* The home thread alone changes the size: read here without ceremony. */
 static int check_read(const struct block_node *node,
                       uint64_t offset,
                       uint64_t bytes)
 {
-    return bytes_range_within(offset, bytes, block_size(node)) ? 0 : -EINVAL;
+    return bytes_range_within(offset, bytes, node->size_bytes) ? 0 : -EINVAL;
 }
 
 static int check_write(const struct block_node *node,
@@ -33,7 +34,7 @@ static int check_write(const struct block_node *node,
     if (node->read_only) {
         return -EROFS;
     }
-    return bytes_range_within(offset, bytes, block_size(node)) ? 0 : -ENOSPC;
+    return bytes_range_within(offset, bytes, node->size_bytes) ? 0 : -ENOSPC;
 }
 
 /* Is the range such that the driver takes it as it is, with nobody in the way
@@ -48,18 +49,46 @@ static bool fits_driver(const struct block_node *node,
                               range_lock_is_free(&node->ranges, offset, bytes));
 }
 
+/* The rest of the way for a range that has been checked. */
+static int try_read(struct block_node *node,
+                    uint64_t offset,
+                    uint64_t bytes,
+                    const struct iovec *iov,
+                    int iov_count)
+{
+    if (node->driver->try_preadv == NULL || !fits_driver(node, offset, bytes)) {
+        return -EAGAIN;
+    }
+    return node->driver->try_preadv(node, offset, bytes, iov, iov_count);
+}
+
+static int try_write(struct block_node *node,
+                     uint64_t offset,
+                     uint64_t bytes,
+                     const struct iovec *iov,
+                     int iov_count)
+{
+    if (node->driver->try_pwritev == NULL ||
+        !fits_driver(node, offset, bytes) ||
+        (node->common.detect_zeroes != BLOCK_DETECT_ZEROES_OFF &&
+         block_iov_is_zero(iov, iov_count)) ||
+        !(list_is_empty(&node->hooks) ||
+          block_hooks_try(node, offset, bytes))) {
+        return -EAGAIN;
+    }
+    return node->driver->try_pwritev(node, offset, bytes, iov, iov_count);
+}
+
 int block_child_try_preadv(struct block_node *node,
                            uint64_t offset,
                            uint64_t bytes,
                            const struct iovec *iov,
                            int iov_count)
 {
-    if (node->driver->try_preadv == NULL ||
-        check_read(node, offset, bytes) < 0 ||
-        !fits_driver(node, offset, bytes)) {
+    if (check_read(node, offset, bytes) < 0) {
         return -EAGAIN;
     }
-    return node->driver->try_preadv(node, offset, bytes, iov, iov_count);
+    return try_read(node, offset, bytes, iov, iov_count);
 }
 
 int block_child_try_pwritev(struct block_node *node,
@@ -68,15 +97,10 @@ int block_child_try_pwritev(struct block_node *node,
                             const struct iovec *iov,
                             int iov_count)
 {
-    if (node->driver->try_pwritev == NULL ||
-        check_write(node, offset, bytes) < 0 ||
-        !fits_driver(node, offset, bytes) ||
-        (node->common.detect_zeroes != BLOCK_DETECT_ZEROES_OFF &&
-         block_iov_is_zero(iov, iov_count)) ||
-        !block_hooks_try(node, offset, bytes)) {
+    if (check_write(node, offset, bytes) < 0) {
         return -EAGAIN;
     }
-    return node->driver->try_pwritev(node, offset, bytes, iov, iov_count);
+    return try_write(node, offset, bytes, iov, iov_count);
 }
 
 int block_try_preadv(struct block_node *node,
@@ -93,7 +117,7 @@ int block_try_preadv(struct block_node *node,
     if (!block_gate_is_open(node, BLOCK_LANE_OTHER)) {
         return -EAGAIN;
     }
-    return block_child_try_preadv(node, offset, bytes, iov, iov_count);
+    return try_read(node, offset, bytes, iov, iov_count);
 }
 
 int block_try_pwritev(struct block_node *node,
@@ -110,7 +134,7 @@ int block_try_pwritev(struct block_node *node,
     if (!block_gate_is_open(node, BLOCK_LANE_WRITE)) {
         return -EAGAIN;
     }
-    return block_child_try_pwritev(node, offset, bytes, iov, iov_count);
+    return try_write(node, offset, bytes, iov, iov_count);
 }
 
 int co_block_child_preadv(struct block_node *node,

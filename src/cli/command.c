@@ -14,7 +14,7 @@ static int check_words(char **words,
 
     if (count < minimum) {
         (void)fprintf(stderr,
-                      "cohort: %s: too few arguments; see cohort %s "
+                      "cohort: %s: a repository is needed; see cohort %s "
                       "--help\n",
                       command, command);
         return EXIT_USAGE;

@@ -4,7 +4,9 @@
 #include <errno.h>
 
 #include "base/error.h"
+#include "base/trace.h"
 #include "block/driver.h"
+#include "daemon/background.h"
 #include "daemon/daemon.h"
 #include "qmp/json_reader.h"
 #include "qmp/server.h"
@@ -135,9 +137,28 @@ int co_apply_object(struct daemon *daemon, const char *text, GError **err)
     return daemon->engine.co_object_add(&daemon->engine, options, err);
 }
 
+static const struct schema_member trace_members[] = {
+    { .name = "enable", .type = &schema_string, .required = true },
+    { .name = NULL },
+};
+static const struct schema_type trace_type = {
+    .kind = SCHEMA_STRUCT,
+    .name = "TraceOptions",
+    .members = trace_members,
+};
+
 int co_apply_trace(struct daemon *daemon, const char *text, GError **err)
 {
-    (void)daemon;
-    (void)text;
-    return error_set(err, -ENOTSUP, "this build traces nothing");
+    g_autoptr(json_value) options =
+        parse_argument(&trace_type, text, "enable", err);
+
+    if (options == NULL) {
+        return -EINVAL;
+    }
+    if (daemon->settings->daemonize && !background_keeps_errors()) {
+        return error_set(err, -EINVAL,
+                         "nobody would see the events: with --daemonize, "
+                         "standard error must be a file (2>>FILE)");
+    }
+    return trace_switch(json_dict_string(options, "enable", ""), err);
 }

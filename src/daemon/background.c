@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/error.h"
@@ -49,15 +50,23 @@ int background_enter(GError **err)
     return fds[1];
 }
 
+bool background_keeps_errors(void)
+{
+    struct stat status;
+
+    return fstat(STDERR_FILENO, &status) == 0 && S_ISREG(status.st_mode);
+}
+
 int background_ready(int fd, GError **err)
 {
     int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    int last = background_keeps_errors() ? STDOUT_FILENO : STDERR_FILENO;
     ssize_t written;
 
     if (null < 0) {
         return error_set_errno(err, -errno, "cannot open /dev/null");
     }
-    for (int i = 0; i <= STDERR_FILENO; i++) {
+    for (int i = 0; i <= last; i++) {
         if (dup2(null, i) < 0) {
             int rc = -errno;
 

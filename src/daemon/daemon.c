@@ -7,10 +7,7 @@
  * Failures: an option that fails ends the start; what the ones before it have
  * made goes the same way down as at a normal end.
  *
- * Down: no command starts any more; exports go (their clients with them), jobs
- * are cancelled, which gives bitmaps back what they lost to a running backup,
- * nodes close, clients of the monitors get what is still to be said (events of
- * the end, the reply to `quit`), threads end.
+ * Down: see shutdown.c. A signal begins it, a second one ends the process.
  */
 #include "daemon/daemon.h"
 
@@ -22,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/trace.h"
 #include "daemon/apply.h"
 #include "drivers/drivers.h"
 #include "loop/coroutine.h"
@@ -42,6 +40,7 @@ static void engine_quit(struct engine *engine)
     struct daemon *daemon = daemon_of(engine);
 
     daemon->quitting = true;
+    shutdown_begin(daemon);
     io_cancel(&daemon->start_canceller);
     co_queue_wake_all(&daemon->quit);
 }
@@ -117,6 +116,7 @@ static void engine_init(struct daemon *daemon, struct loop *main_loop)
     engine->chardevs = engine_chardevs;
     chardev_list_init(&daemon->chardevs);
     iothread_list_init(&daemon->iothreads, engine->graph);
+    shutdown_init(&daemon->shutdown);
     co_queue_init(&daemon->quit);
     io_canceller_init(&daemon->start_canceller);
     io_canceller_init(&daemon->signal_canceller);
@@ -133,6 +133,18 @@ static void engine_release(struct daemon *daemon)
     block_graph_free(engine->graph);
 }
 
+/* The first signal asks for the end, a second one insists. SIGHUP does not
+ * count: it comes with another one, in any order, when a terminal is closed or a
+ * service ends. */
+static void take_signal(struct daemon *daemon, uint32_t number)
+{
+    if (daemon->signalled && number != SIGHUP) {
+        shutdown_force(daemon);
+    }
+    daemon->signalled |= number != SIGHUP;
+    engine_quit(&daemon->engine);
+}
+
 static void co_watch_signals(void *opaque)
 {
     struct daemon *daemon = opaque;
@@ -142,7 +154,7 @@ static void co_watch_signals(void *opaque)
 
         /* Does not wait: the descriptor is ready. */
         if (read(daemon->signal_fd, &info, sizeof(info)) > 0) {
-            engine_quit(&daemon->engine);
+            take_signal(daemon, info.ssi_signo);
         }
     }
     daemon->watches_signals = false;
@@ -192,7 +204,9 @@ static int co_start(struct daemon *daemon, GError **err)
         if (daemon->quitting) {
             return 0;
         }
+        daemon->step = step;
         rc = step->option->co_apply(daemon, step->text, err);
+        daemon->step = NULL;
         if (rc == -ECANCELED && daemon->quitting) {
             g_clear_error(err);
             return 0;
@@ -209,16 +223,7 @@ static int co_start(struct daemon *daemon, GError **err)
 
 static void co_stop(struct daemon *daemon)
 {
-    struct engine *engine = &daemon->engine;
-
-    co_qmp_server_quiesce(engine->qmp);
-    co_export_shutdown(engine->exports);
-    co_job_cancel_all(engine->jobs);
-    co_block_graph_lock(engine->graph);
-    co_block_del_all(engine->graph);
-    block_graph_unlock(engine->graph);
-    co_qmp_server_close(engine->qmp);
-    iothread_list_release(&daemon->iothreads);
+    co_shutdown(daemon);
     io_cancel(&daemon->signal_canceller);
     while (daemon->watches_signals) {
         co_queue_wait(&daemon->quit);
@@ -252,6 +257,7 @@ int daemon_run(const struct daemon_settings *settings,
     if (main_loop == NULL) {
         return -ENOSYS;
     }
+    (void)trace_switch("group_end", NULL); /* there is such an event */
     engine_init(&daemon, main_loop);
     co_spawn(main_loop, co_daemon, &daemon);
     loop_run(main_loop);

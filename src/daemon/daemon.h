@@ -11,6 +11,7 @@
 #include "daemon/chardev.h"
 #include "daemon/iothread.h"
 #include "daemon/options.h"
+#include "daemon/shutdown.h"
 #include "loop/co_lock.h"
 #include "loop/io.h"
 #include "qmp/engine.h"
@@ -23,9 +24,12 @@ struct daemon_ready {
 struct daemon {
     struct engine engine; /* first: engine callbacks find the daemon by it */
     const struct daemon_settings *settings;
+    const struct daemon_step *step; /* which acts now; NULL: none */
     struct chardev_list chardevs;
     struct iothread_list iothreads;
     bool quitting;
+    bool signalled; /* by SIGTERM or SIGINT, that is */
+    struct shutdown shutdown;
     struct co_queue quit; /* the main coroutine waits for `quitting` */
     /* Ends a start-up that waits for a first client (--chardev wait=on). */
     struct io_canceller start_canceller;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/trace.h"
 #include "daemon/background.h"
 #include "daemon/daemon.h"
 #include "daemon/options.h"
@@ -29,6 +30,13 @@ static void print_version(void)
 {
     printf("cohortd %s (QMP as in QEMU %d.%d)\n", COHORT_VERSION,
            QMP_QEMU_MAJOR, QMP_QEMU_MINOR);
+}
+
+static void print_trace_events(void)
+{
+    for (size_t i = 0; i < TRACE_EVENT_COUNT; i++) {
+        printf("%s\n", trace_descriptions[i].name);
+    }
 }
 
 /* Every image, client and coroutine offload takes descriptors. */
@@ -105,6 +113,7 @@ int main(int argc, char **argv)
         case DAEMON_RUN: rc = run(&settings, &err); break;
         case DAEMON_SHOW_HELP: daemon_help_print(stdout); break;
         case DAEMON_SHOW_VERSION: print_version(); break;
+        case DAEMON_SHOW_TRACE_EVENTS: print_trace_events(); break;
         }
         daemon_settings_release(&settings);
     }

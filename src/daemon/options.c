@@ -33,7 +33,9 @@ const struct daemon_option daemon_options[] = {
       .co_apply = co_apply_nbd_server },
     { .name = "export",
       .argument = "[type=]nbd,id=ID,node-name=NODE[,name=NAME][,writable=on]",
-      .help = "Offers a node to NBD clients. Needs --nbd-server before it.",
+      .help = "Offers a node to NBD clients. Needs --nbd-server before it.\n"
+              "iothread=ID serves it on that thread; fixed-iothread=on\n"
+              "keeps it there.",
       .co_apply = co_apply_export },
     { .name = "object",
       .argument = "[qom-type=]iothread,id=ID",
@@ -45,12 +47,17 @@ const struct daemon_option daemon_options[] = {
       .help = "Writes the process id there when everything is ready; locked\n"
               "while the daemon runs, removed when it ends." },
     { .name = "daemonize",
-      .help = "Goes to the background; the command returns when everything\n"
-              "is ready, or with the error. The working directory is kept." },
+      .help =
+          "Goes to the background; the command returns when everything\n"
+          "is ready, or with the error. The working directory is kept, and\n"
+          "standard error if it is a file." },
     { .name = "trace",
       .letter = 'T',
-      .argument = "EVENTS",
-      .help = "Refused: this build traces nothing.",
+      .argument = "[enable=]PATTERN",
+      .help =
+          "Writes trace events whose names match to standard error, from\n"
+          "here on; * and ? stand for any characters and one. -PATTERN\n"
+          "switches off. help lists all, docs/guides/tracing.md tells more.",
       .co_apply = co_apply_trace },
     { .name = "help", .letter = 'h', .help = "Prints this and exits." },
     { .name = "version",
@@ -109,22 +116,32 @@ static const struct daemon_option *option_of(int found)
     return NULL;
 }
 
+/* The first option of this kind wins. */
+static void show(struct daemon_settings *settings, enum daemon_action action)
+{
+    if (settings->action == DAEMON_RUN) {
+        settings->action = action;
+    }
+}
+
 static void take_option(struct daemon_settings *settings,
                         const struct daemon_option *option,
                         const char *text)
 {
     struct daemon_step step = { .option = option, .text = text };
 
-    if (option->co_apply != NULL) {
+    if (strcmp(option->name, "trace") == 0 && strcmp(text, "help") == 0) {
+        show(settings, DAEMON_SHOW_TRACE_EVENTS);
+    } else if (option->co_apply != NULL) {
         g_array_append_val(settings->steps, step);
     } else if (strcmp(option->name, "pidfile") == 0) {
         settings->pidfile = text;
     } else if (strcmp(option->name, "daemonize") == 0) {
         settings->daemonize = true;
-    } else if (settings->action == DAEMON_RUN) {
-        settings->action = strcmp(option->name, "help") == 0
-                               ? DAEMON_SHOW_HELP
-                               : DAEMON_SHOW_VERSION;
+    } else if (strcmp(option->name, "help") == 0) {
+        show(settings, DAEMON_SHOW_HELP);
+    } else {
+        show(settings, DAEMON_SHOW_VERSION);
     }
 }
 

@@ -30,6 +30,7 @@ enum daemon_action {
     DAEMON_RUN,
     DAEMON_SHOW_HELP,
     DAEMON_SHOW_VERSION,
+    DAEMON_SHOW_TRACE_EVENTS,
 };
 
 struct daemon_step {

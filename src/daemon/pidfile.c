@@ -2,7 +2,8 @@
 /*
  * The lock is an open-file-description lock, as QEMU's tools take it, so that
  * each notices the other. Between opening and locking the former owner may have
- * removed the file: then ours has no name, and we begin again.
+ * removed the file: then ours has no name, and we begin again. So we do for a
+ * while when the owner was killed just now (loop/process.h).
  */
 #include "daemon/pidfile.h"
 
@@ -15,6 +16,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "loop/process.h"
 
 struct pidfile {
     char *path; /* absolute: somebody may change the directory */
@@ -38,11 +40,21 @@ static bool has_name(int fd, const char *path)
            opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
 }
 
+/* Does the file name a process that is ending? */
+static bool owner_is_ending(const char *path)
+{
+    g_autofree char *text = NULL;
+
+    return g_file_get_contents(path, &text, NULL, NULL) &&
+           process_is_ending((pid_t)g_ascii_strtoll(text, NULL, 10));
+}
+
 /* A locked descriptor of the file that `path` names. */
 static int open_locked(const char *path, GError **err)
 {
-    for (;;) {
+    for (int tries = 0;;) {
         int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+        bool ending;
         int rc;
 
         if (fd < 0) {
@@ -52,7 +64,13 @@ static int open_locked(const char *path, GError **err)
         if (rc == 0 && has_name(fd, path)) {
             return fd;
         }
+        ending = rc < 0 && owner_is_ending(path);
         close(fd);
+        if (ending && tries < PROCESS_ENDING_TRIES) {
+            tries++;
+            g_usleep(PROCESS_ENDING_PAUSE_US);
+            continue;
+        }
         if (rc == -EAGAIN || rc == -EACCES) {
             return error_set(err, rc,
                              "'%s' is locked: another daemon that uses it is "

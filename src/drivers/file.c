@@ -167,6 +167,11 @@ static int prepare_io(struct file_opening *opening)
     struct file_state *state = opening->state;
     int ret;
 
+    state->inline_writes =
+        file_probe_inline_writes(state->fd, state->is_device);
+    if (state->inline_writes == FILE_INLINE_NEVER) {
+        state->threads = offload_pool_new();
+    }
     if (state->direct) {
         ret = file_probe_direct(state->fd, state->is_device,
                                 &state->offset_alignment_bytes,
@@ -179,8 +184,6 @@ static int prepare_io(struct file_opening *opening)
         }
         return 0;
     }
-    state->inline_writes =
-        file_probe_inline_writes(state->fd, state->is_device);
     /* Our own read-ahead is better informed, and keeps the page cache in small
      * pieces, which makes small writes cheap. Only advice: it may fail. */
     (void)posix_fadvise(state->fd, 0, 0, POSIX_FADV_RANDOM);
@@ -216,6 +219,7 @@ static int run_opening(void *opaque)
 
 static void file_state_free(struct file_state *state)
 {
+    offload_pool_free(state->threads);
     g_free(state->filename);
     g_free(state);
 }
@@ -262,6 +266,7 @@ static int co_file_open_kind(struct block_node *node,
         g_propagate_error(err, opening.err);
         return ret;
     }
+    state->locks = opening.lock;
     if (!state->writable) {
         block_set_read_only(node);
     }
@@ -301,7 +306,7 @@ static void co_file_close(struct block_node *node)
 
     co_file_background_finish(state);
     /* Whoever needed durability has flushed; close() can tell no more. */
-    (void)co_offload(run_closing, state);
+    (void)co_file_call(state, run_closing, state);
     file_state_free(state);
 }
 

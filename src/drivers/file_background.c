@@ -20,7 +20,7 @@ static void co_background(void *opaque)
     const struct background_call copy = *(const struct background_call *)opaque;
     struct file_state *state = copy.state;
 
-    (void)co_offload(copy.call, state);
+    (void)co_file_call(state, copy.call, state);
     *copy.under_way = false;
     state->background_calls--;
     co_queue_wake_all(&state->background_ended);

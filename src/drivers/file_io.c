@@ -7,7 +7,8 @@
  * the file system takes it, else as plain writes on local disks. A plain write
  * that took long (throttled by the kernel, most likely) sends the following
  * ones to io_uring for a while, so that one slow disk does not hold up the
- * others of the thread. Everything else goes through io_uring.
+ * others of the thread. Everything else goes through io_uring, or through
+ * threads of the file's own if it may hang (file_call.c).
  *
  * After a failed fdatasync() of a cached file nobody knows which pages are
  * lost, and the kernel reports it once: so from then on every flush fails.
@@ -118,7 +119,7 @@ static int co_read_exactly(struct file_state *state,
                            const struct iovec *iov,
                            int iov_count)
 {
-    ssize_t count = co_file_preadv(state->fd, iov, iov_count, offset);
+    ssize_t count = co_file_transfer(state, false, offset, iov, iov_count, 0);
 
     if (count < 0) {
         return (int)count;
@@ -135,7 +136,7 @@ static int co_write_exactly(struct file_state *state,
                             int rw_flags)
 {
     ssize_t count =
-        co_file_pwritev(state->fd, iov, iov_count, offset, rw_flags);
+        co_file_transfer(state, true, offset, iov, iov_count, rw_flags);
 
     return count < 0 ? (int)count : 0;
 }
@@ -287,7 +288,7 @@ int co_file_flush(struct block_node *node)
     if (state->writes_flushed == covered) {
         return 0; /* nothing has been written since */
     }
-    ret = durability_result(state, co_file_datasync(state->fd));
+    ret = durability_result(state, co_file_sync(state));
     if (ret == 0) {
         state->writes_flushed = max_u64(state->writes_flushed, covered);
     }

@@ -9,6 +9,13 @@
  * own, everyone looks whether someone else holds a contrary byte, and if so
  * gives up. So two that come at the same time may both give up, never neither.
  *
+ * What a process held that was killed just now may stay locked for a moment
+ * (loop/process.h). So if no process can be found that holds a contrary byte, or
+ * one that is ending, we wait a little for it to go.
+ *
+ * Resizing is held for as long as it takes, and refused while any other opener
+ * relies on the size.
+ *
  * We read and, if the image is writable, write; we let nobody resize, and if
  * writable let nobody else write, since bitmaps would not see it
  * (docs/decisions/006-image-locking.md).
@@ -24,6 +31,7 @@
 
 #include "base/error.h"
 #include "drivers/file_priv.h"
+#include "loop/process.h"
 
 enum shared_permission {
     SHARE_READ = 0,
@@ -55,6 +63,7 @@ static const char *describe_contrary(int byte)
     case HELD_BYTE(SHARE_RESIZE): return "may resize it";
     case UNSHARED_BYTE(SHARE_READ): return "lets nobody else read it";
     case UNSHARED_BYTE(SHARE_WRITE): return "lets nobody else write to it";
+    case UNSHARED_BYTE(SHARE_RESIZE): return "lets nobody resize it";
     default: return "uses it";
     }
 }
@@ -122,19 +131,31 @@ static bool process_has_lock(const char *pid,
     return found;
 }
 
-/* "process 4711 (qemu-system-x86)", or less if that cannot be found out: an OFD
- * lock belongs to no process, so we look who has it open. Owned by the caller. */
-static char *find_holder(int fd, int byte)
+/* "process 4711 (qemu-system-x86)", or less if that cannot be found out. */
+static char *describe_process(const char *pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%s/comm", pid);
+    g_autofree char *command = NULL;
+
+    if (!g_file_get_contents(path, &command, NULL, NULL)) {
+        return g_strdup_printf("process %s", pid);
+    }
+    return g_strdup_printf("process %s (%s)", pid, g_strstrip(command));
+}
+
+/* Who has the byte locked, in words: an OFD lock belongs to no process, so we
+ * look who has it open. Owned by the caller; NULL: nobody that we can see. Also
+ * tells whether that process is ending. */
+static char *find_holder(int fd, int byte, bool *ret_ending)
 {
     g_autofree char *own_pid = g_strdup_printf("%d", (int)getpid());
     g_autofree char *own_fd = g_strdup_printf("%d", fd);
-    g_autofree char *command = NULL;
-    g_autofree char *path = NULL;
     char *holder = NULL;
     const struct dirent *entry;
     struct stat image;
     DIR *directory;
 
+    *ret_ending = false;
     if (fstat(fd, &image) < 0 || (directory = opendir("/proc")) == NULL) {
         return g_strdup("another process");
     }
@@ -146,24 +167,19 @@ static char *find_holder(int fd, int byte)
                               own ? own_fd : NULL)) {
             continue;
         }
-        path = g_strdup_printf("/proc/%s/comm", entry->d_name);
-        if (own) {
-            holder = g_strdup("another node of this process");
-        } else if (g_file_get_contents(path, &command, NULL, NULL)) {
-            holder = g_strdup_printf("process %s (%s)", entry->d_name,
-                                     g_strstrip(command));
-        } else {
-            holder = g_strdup_printf("process %s", entry->d_name);
-        }
+        *ret_ending =
+            process_is_ending((pid_t)g_ascii_strtoll(entry->d_name, NULL, 10));
+        holder = own ? g_strdup("another node of this process")
+                     : describe_process(entry->d_name);
     }
     (void)closedir(directory);
-    return holder != NULL ? holder : g_strdup("another process");
+    return holder;
 }
 
-static int lock_byte(int fd, int byte)
+static int set_lock(int fd, int byte, short type)
 {
     struct flock lock = {
-        .l_type = F_RDLCK,
+        .l_type = type,
         .l_whence = SEEK_SET,
         .l_start = byte,
         .l_len = 1,
@@ -185,6 +201,46 @@ static bool is_byte_taken(int fd, int byte)
     return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
+/* The first contrary byte that someone else has locked; -1: none. */
+static int find_taken(int fd, const int *contrary)
+{
+    while (*contrary >= 0 && !is_byte_taken(fd, *contrary)) {
+        contrary++;
+    }
+    return *contrary;
+}
+
+static int refuse(int fd, const char *filename, int byte, GError **err)
+{
+    bool ending;
+    g_autofree char *holder = find_holder(fd, byte, &ending);
+
+    return error_set(err, -EBUSY,
+                     "the image '%s' is in use by %s, which %s; end that use "
+                     "first, or only read the image with read-only=on and "
+                     "force-share=on",
+                     filename, holder != NULL ? holder : "another process",
+                     describe_contrary(byte));
+}
+
+static int check_contrary(int fd,
+                          const char *filename,
+                          const int *contrary,
+                          GError **err)
+{
+    int byte = find_taken(fd, contrary);
+    bool ending = false;
+    g_autofree char *holder = byte >= 0 ? find_holder(fd, byte, &ending) : NULL;
+
+    if (holder == NULL || ending) {
+        for (int i = 0; byte >= 0 && i < PROCESS_ENDING_TRIES; i++) {
+            g_usleep(PROCESS_ENDING_PAUSE_US);
+            byte = find_taken(fd, contrary);
+        }
+    }
+    return byte >= 0 ? refuse(fd, filename, byte, err) : 0;
+}
+
 int file_lock_take(int fd,
                    const char *filename,
                    bool writable,
@@ -195,7 +251,7 @@ int file_lock_take(int fd,
     const int *contrary = writable ? write_contrary : read_contrary;
 
     for (; *locks >= 0; locks++) {
-        int ret = lock_byte(fd, *locks);
+        int ret = set_lock(fd, *locks, F_RDLCK);
 
         if (ret == -EAGAIN || ret == -EACCES) {
             return error_set(err, -EBUSY,
@@ -211,16 +267,32 @@ int file_lock_take(int fd,
                 err, ret, "cannot lock the image '%s' (locking=on)", filename);
         }
     }
-    for (; *contrary >= 0; contrary++) {
-        if (is_byte_taken(fd, *contrary)) {
-            g_autofree char *holder = find_holder(fd, *contrary);
+    return check_contrary(fd, filename, contrary, err);
+}
 
-            return error_set(err, -EBUSY,
-                             "the image '%s' is in use by %s, which %s; end "
-                             "that use first, or only read the image with "
-                             "read-only=on and force-share=on",
-                             filename, holder, describe_contrary(*contrary));
-        }
+int file_lock_begin_resize(int fd, const char *filename, GError **err)
+{
+    g_autofree char *holder = NULL;
+    bool ending = false;
+    int ret = set_lock(fd, HELD_BYTE(SHARE_RESIZE), F_RDLCK);
+
+    if (ret < 0 && ret != -EAGAIN && ret != -EACCES) {
+        return 0; /* no locks here, which opening has allowed */
     }
-    return 0;
+    if (ret == 0 && !is_byte_taken(fd, UNSHARED_BYTE(SHARE_RESIZE))) {
+        return 0;
+    }
+    file_lock_end_resize(fd);
+    holder = find_holder(fd, UNSHARED_BYTE(SHARE_RESIZE), &ending);
+    return error_set(err, -EBUSY,
+                     "cannot resize the image '%s': it is in use by %s, which "
+                     "%s; end that use first",
+                     filename, holder != NULL ? holder : "another process",
+                     describe_contrary(UNSHARED_BYTE(SHARE_RESIZE)));
+}
+
+void file_lock_end_resize(int fd)
+{
+    /* Cannot fail where locking could be done. */
+    (void)set_lock(fd, HELD_BYTE(SHARE_RESIZE), F_UNLCK);
 }

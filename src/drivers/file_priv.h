@@ -8,6 +8,7 @@
 
 #include "drivers/drivers.h"
 #include "loop/co_lock.h"
+#include "loop/offload.h"
 
 /* Cached requests up to this size are done inline if they can be. */
 #define FILE_INLINE_BYTES (64 * KIB)
@@ -53,8 +54,10 @@ struct file_state {
     bool is_device;
     bool direct;
     bool writable;
+    bool locks; /* not locking=off */
     uint32_t offset_alignment_bytes;
     uint32_t memory_alignment_bytes;
+    struct offload_pool *threads; /* owned; NULL: a file that will not hang */
     enum file_inline_writes inline_writes;
     uint64_t inline_again_ns; /* no plain inline writes before this time */
     bool no_zero_range;       /* the file system has refused it */
@@ -69,21 +72,44 @@ struct file_state {
     struct co_queue background_ended;
 };
 
-/* file_lock.c. Both run on the offload pool. Takes the locks that tell other
+/* file_lock.c. All run on the offload pool. Takes the locks that tell other
  * processes what we do with the image. */
 int file_lock_take(int fd,
                    const char *filename,
                    bool writable,
                    bool required,
                    GError **err);
+/* May the file get another size now? Refused while somebody else relies on it,
+ * reader or writer; if not, tells others until file_lock_end_resize(). */
+int file_lock_begin_resize(int fd, const char *filename, GError **err);
+void file_lock_end_resize(int fd);
 
 /* file_probe.c, offload pool: what O_DIRECT on `fd` asks for. */
 int file_probe_direct(int fd,
                       bool is_device,
                       uint32_t *ret_offset_alignment_bytes,
                       uint32_t *ret_memory_alignment_bytes);
-/* ... and how cached writes may be done, by the file system's type. */
+/* ... and how cached writes may be done, by the file system's type. NEVER: one
+ * that may hang. */
 enum file_inline_writes file_probe_inline_writes(int fd, bool is_device);
+
+/* file_call.c: what waits, by io_uring or on the file's own threads. Results as
+ * of the functions of loop/io.h. */
+ssize_t co_file_transfer(struct file_state *state,
+                         bool is_write,
+                         uint64_t offset,
+                         const struct iovec *iov,
+                         int iov_count,
+                         int rw_flags);
+int co_file_sync(struct file_state *state);
+int co_file_reserve(struct file_state *state,
+                    int mode,
+                    uint64_t offset,
+                    uint64_t bytes);
+/* As co_offload(), on the file's own threads if it has some. */
+int co_file_call(struct file_state *state,
+                 int (*call)(void *opaque),
+                 void *opaque);
 
 /* file_background.c: runs `call(state)` on the offload pool; `*under_way` is
  * true (it must be false before) until it has ended. */

@@ -31,8 +31,7 @@ static int co_allocate(struct file_state *state,
         return -ENOTSUP;
     }
     file_note_change(state);
-    ret =
-        co_file_allocate(state->fd, mode | FALLOC_FL_KEEP_SIZE, offset, bytes);
+    ret = co_file_reserve(state, mode | FALLOC_FL_KEEP_SIZE, offset, bytes);
     file_note_change(state);
     if (ret == -EOPNOTSUPP || ret == -ENOSYS || ret == -ENODEV) {
         *refused = true;
@@ -128,7 +127,7 @@ int co_file_status(struct block_node *node,
         };
         uint64_t writes = state->writes;
 
-        (void)co_offload(run_extent_query, &query); /* always 0 */
+        (void)co_file_call(state, run_extent_query, &query); /* always 0 */
         extent = query.ret;
         if (state->writes == writes) {
             state->extent = extent;
@@ -147,16 +146,32 @@ int co_file_status(struct block_node *node,
 }
 
 struct truncation {
-    int fd;
+    const struct file_state *state;
     uint64_t size_bytes;
+    GError *err;
 };
 
 static int run_truncation(void *opaque)
 {
-    const struct truncation *truncation = opaque;
+    struct truncation *truncation = opaque;
+    const struct file_state *state = truncation->state;
+    int ret = 0;
 
-    return ftruncate(truncation->fd, (off_t)truncation->size_bytes) < 0 ? -errno
-                                                                        : 0;
+    if (state->locks) {
+        ret = file_lock_begin_resize(state->fd, state->filename,
+                                     &truncation->err);
+        if (ret < 0) {
+            return ret;
+        }
+    }
+    if (ftruncate(state->fd, (off_t)truncation->size_bytes) < 0) {
+        ret = error_set_errno(&truncation->err, -errno, "cannot resize '%s'",
+                              state->filename);
+    }
+    if (state->locks) {
+        file_lock_end_resize(state->fd);
+    }
+    return ret;
 }
 
 int co_file_truncate(struct block_node *node,
@@ -165,15 +180,16 @@ int co_file_truncate(struct block_node *node,
                      GError **err)
 {
     struct file_state *state = block_state(node);
-    struct truncation truncation = { state->fd, size_bytes };
+    struct truncation truncation = { state, size_bytes, NULL };
     int ret;
 
     (void)shrink; /* the block layer has checked */
     file_note_change(state);
-    ret = co_offload(run_truncation, &truncation);
+    ret = co_file_call(state, run_truncation, &truncation);
     file_note_change(state);
     if (ret < 0) {
-        return error_set_errno(err, ret, "cannot resize '%s'", state->filename);
+        g_propagate_error(err, truncation.err);
+        return ret;
     }
     state->size_bytes = size_bytes;
     return 0;
@@ -198,11 +214,11 @@ static int run_space_query(void *opaque)
 
 void co_file_info(struct block_node *node, struct json_value *image)
 {
-    const struct file_state *state = block_state(node);
+    struct file_state *state = block_state(node);
     struct space_query query = { .fd = state->fd };
 
     json_dict_set_string(image, "filename", state->filename);
-    if (co_offload(run_space_query, &query) == 0) {
+    if (co_file_call(state, run_space_query, &query) == 0) {
         json_dict_set_uint(image, "actual-size", query.ret_bytes);
     }
 }

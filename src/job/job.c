@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/trace.h"
 #include "block/node.h"
 #include "job/job_priv.h"
 
@@ -116,6 +117,7 @@ void job_move(struct job *job, enum job_state state)
     if (job->state == state) {
         return;
     }
+    trace_job_state(job->id, job_state_name(job->state), job_state_name(state));
     job->state = state;
     struct json_value *data = json_dict_new();
     json_dict_set_string(data, "id", job->id);
@@ -145,6 +147,7 @@ void job_set_result(struct job *job, int result, GError *error)
     job->result = result;
     g_clear_error(&job->error);
     job->error = error;
+    trace_job_failed(job->id, result, error->message);
 }
 
 void job_conclude(struct job *job, bool dismiss)

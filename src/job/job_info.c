@@ -5,6 +5,7 @@
  */
 #include "job/job.h"
 
+#include "base/trace.h"
 #include "job/job_priv.h"
 
 static const char *io_status(const struct job *job)
@@ -121,6 +122,7 @@ void job_report_error(struct job *job,
 {
     struct json_value *data = json_dict_new();
 
+    trace_job_io_error(job->id, operation, action);
     json_dict_set_string(data, "device", job->id);
     json_dict_set_string(data, "operation", operation);
     json_dict_set_string(data, "action", action);

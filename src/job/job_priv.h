@@ -84,6 +84,10 @@ struct job_txn {
     bool aborting;
     bool finalize;           /* job-finalize has come, or none is needed */
     struct co_queue changed; /* any of the above has */
+    struct job_txn_origin origin;
+    /* Who brought it down: by failing, or by being cancelled. NULL: nobody. */
+    const struct job *culprit;
+    bool culprit_failed;
 };
 
 /* job.c. The one function that changes a state; emits JOB_STATUS_CHANGE. */
@@ -105,9 +109,17 @@ void job_flag_cancelled(struct job *job);
 /* job_txn.c. */
 /* A member's co_run has returned; takes `error`, which may be NULL. */
 void job_txn_member_ended(struct job *job, int result, GError *error);
-/* Cancels every member that has not failed by itself. */
-void job_txn_abort(struct job_txn *txn);
+/* Cancels every member that has not failed by itself; because of `culprit`, which
+ * has failed (its result is set) or has been cancelled. */
+void job_txn_abort(struct job_txn *txn, const struct job *culprit);
 void job_txn_finalize(struct job_txn *txn);
+
+/* job_txn_trace.c: what the log tells of a group. */
+const char *job_txn_label(const struct job_txn *txn); /* first member's id */
+void job_txn_trace_start(const struct job_txn *txn);
+void job_txn_trace_abort(const struct job_txn *txn);
+/* Its fate is sealed, its members are still there. */
+void job_txn_trace_end(const struct job_txn *txn);
 
 /* job_info.c: events; BLOCK_JOB_* for block jobs only. */
 void job_emit(struct job *job, const char *event, struct json_value *data);

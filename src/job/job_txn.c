@@ -17,6 +17,7 @@
 
 #include <errno.h>
 
+#include "base/trace.h"
 #include "job/job_priv.h"
 
 static struct job *member_of(struct list *link)
@@ -32,6 +33,12 @@ struct job_txn *job_txn_new(void)
     list_init(&txn->companions);
     co_queue_init(&txn->changed);
     return txn;
+}
+
+void job_txn_set_origin(struct job_txn *txn,
+                        const struct job_txn_origin *origin)
+{
+    txn->origin = *origin;
 }
 
 void job_txn_add(struct job_txn *txn, struct job *job)
@@ -79,12 +86,15 @@ void co_job_txn_discard(struct job_txn **txn)
     g_free(discarded);
 }
 
-void job_txn_abort(struct job_txn *txn)
+void job_txn_abort(struct job_txn *txn, const struct job *culprit)
 {
     if (txn->aborting) {
         return;
     }
     txn->aborting = true;
+    txn->culprit = culprit;
+    txn->culprit_failed = culprit->result < 0;
+    job_txn_trace_abort(txn);
     LIST_FOREACH(link, &txn->members) {
         struct job *job = member_of(link);
         /* A member that has failed by itself is no cancelled one. */
@@ -109,7 +119,7 @@ static void fail_member(struct job_txn *txn,
 {
     job_set_result(job, result, error);
     job_move(job, JOB_ABORTING);
-    job_txn_abort(txn);
+    job_txn_abort(txn, job);
 }
 
 void job_txn_member_ended(struct job *job, int result, GError *error)
@@ -117,6 +127,7 @@ void job_txn_member_ended(struct job *job, int result, GError *error)
     struct job_txn *txn = job->txn;
 
     txn->working--;
+    trace_group_member_end(job_txn_label(txn), job->id, result, txn->working);
     if (result < 0 || job_is_cancelled(job)) {
         fail_member(txn, job, result < 0 ? result : -ECANCELED, error);
     } else {
@@ -159,7 +170,7 @@ static bool co_wait_for_finalize(struct job_txn *txn)
     return !txn->aborting;
 }
 
-static bool co_prepare(struct job_txn *txn)
+static int co_prepare_members(struct job_txn *txn)
 {
     LIST_FOREACH(link, &txn->members) {
         struct job *job = member_of(link);
@@ -169,16 +180,26 @@ static bool co_prepare(struct job_txn *txn)
                          : job->ops->co_prepare(job, &error);
         if (result < 0) {
             fail_member(txn, job, result, error);
+            return result;
         }
         if (txn->aborting) {
-            return false;
+            return -ECANCELED;
         }
     }
-    return true;
+    return 0;
+}
+
+static bool co_prepare(struct job_txn *txn)
+{
+    trace_group_prepare_begin(job_txn_label(txn));
+    int result = co_prepare_members(txn);
+    trace_group_prepare_end(job_txn_label(txn), result);
+    return result == 0;
 }
 
 static void co_commit(struct job_txn *txn)
 {
+    trace_group_commit_begin(job_txn_label(txn));
     LIST_FOREACH(link, &txn->members) {
         member_of(link)->sealed = true;
     }
@@ -189,6 +210,7 @@ static void co_commit(struct job_txn *txn)
         }
     }
     co_commit_companions(txn);
+    trace_group_commit_end(job_txn_label(txn));
 }
 
 static void co_abort(struct job_txn *txn)
@@ -196,6 +218,7 @@ static void co_abort(struct job_txn *txn)
     while (txn->working > 0) {
         co_queue_wait(&txn->changed);
     }
+    trace_group_abort_begin(job_txn_label(txn));
     LIST_FOREACH(link, &txn->members) {
         struct job *job = member_of(link);
         if (job->state != JOB_ABORTING) {
@@ -210,6 +233,7 @@ static void co_abort(struct job_txn *txn)
         }
     }
     co_abort_companions(txn);
+    trace_group_abort_end(job_txn_label(txn));
 }
 
 static void co_clean_and_tell(struct job_txn *txn)
@@ -235,6 +259,7 @@ static void co_run_group(void *opaque)
     } else {
         co_abort(txn);
     }
+    job_txn_trace_end(txn);
     co_clean_and_tell(txn);
     g_free(txn);
 }
@@ -247,6 +272,7 @@ void job_txn_start(struct job_txn **txn)
         g_free(started);
         return;
     }
+    job_txn_trace_start(started);
     LIST_FOREACH(link, &started->members) {
         started->working++;
         job_start(member_of(link));

@@ -27,7 +27,16 @@ struct job_txn_companion {
     void (*co_abort)(struct job_txn_companion *companion);
 };
 
+/* Where a group comes from, for the log. */
+struct job_txn_origin {
+    uint64_t transaction; /* number of the command; 0: none */
+    uint64_t instant_ns;  /* how long its instant held guests' writes */
+};
+
 struct job_txn *job_txn_new(void);
+/* Before the start. */
+void job_txn_set_origin(struct job_txn *txn,
+                        const struct job_txn_origin *origin);
 void job_txn_add(struct job_txn *txn, struct job *job);
 /* Committed in order, after the members; aborted in reverse, after them. */
 void job_txn_add_companion(struct job_txn *txn,

@@ -68,7 +68,7 @@ int job_cancel(struct job *job, bool force, GError **err)
                          job->id);
     }
     if (job->txn != NULL) {
-        job_txn_abort(job->txn);
+        job_txn_abort(job->txn, job);
     } else {
         job_flag_cancelled(job);
     }

@@ -64,6 +64,18 @@ void transaction_set_view(struct transaction *transaction,
                           void *value,
                           void (*free_value)(void *value));
 
+/* What the log says of a run. */
+struct transaction_report {
+    uint64_t number; /* set before the run: how the log names it */
+    /* Set by the run: from closing the fences until all were released again, so
+     * no guest's write waited longer. 0: it did not get there. */
+    uint64_t instant_ns;
+};
+
+/* Borrowed until the run has ended. Without one the number is 0. */
+void transaction_set_report(struct transaction *transaction,
+                            struct transaction_report *report);
+
 /* How long the fence may take, nanoseconds. */
 #define TRANSACTION_FENCE_NS UINT64_C(1000000000)
 

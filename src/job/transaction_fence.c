@@ -79,6 +79,11 @@ void fence_set_add(struct fence_set *set, struct block_node *node)
     list_append(&set->fences, &fence->link);
 }
 
+size_t fence_set_size(const struct fence_set *set)
+{
+    return g_hash_table_size(set->nodes);
+}
+
 /* Gone through, or never begun. */
 static void drop_fence(struct fence *fence)
 {

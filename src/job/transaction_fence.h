@@ -20,6 +20,8 @@ struct fence_set *fence_set_new(void);
 /* A node added before counts once. */
 void fence_set_add(struct fence_set *set, struct block_node *node);
 
+size_t fence_set_size(const struct fence_set *set);
+
 /* Fences all nodes on their home threads. Returns within `timeout_ns` plus what
  * the message takes; -ETIMEDOUT with a sentence that names the nodes that had
  * writes under way for longer. */

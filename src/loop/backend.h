@@ -37,13 +37,17 @@ struct io_request {
     uint64_t bytes;
     int (*call)(void *opaque);
     void *opaque;
-    int64_t result; /* count, events or negative errno */
+    struct offload_pool *pool; /* CALL: where; NULL: wherever is room */
+    int64_t result;            /* count, events or negative errno */
     /* Called once on the loop's thread, later than submit() returned. */
     void (*done)(struct io_request *request);
     /* The backend's own, from submit() to done(). */
     struct list link;
+    struct loop *loop;
     struct loop_message message;
 };
+
+struct offload_pool;
 
 struct loop_backend {
     /* Sets up and tears down `*ret_state`, the backend's part of a loop. */

@@ -10,6 +10,7 @@
 
 #include "loop/io.h"
 #include "loop/io_request.h"
+#include "loop/offload.h"
 
 /* O_DIRECT takes offsets in units of no less than this. */
 #define SECTOR_BYTES 512
@@ -168,25 +169,32 @@ int co_file_allocate(int fd, int mode, uint64_t offset, uint64_t bytes)
     return (int)result;
 }
 
-int co_offload(int (*call)(void *opaque), void *opaque)
+int co_offload_to(struct offload_pool *pool,
+                  int (*call)(void *opaque),
+                  void *opaque)
 {
     struct io_waiter waiter = {
-        .request = { .operation = IO_CALL, .call = call, .opaque = opaque },
+        .request = { .operation = IO_CALL,
+                     .call = call,
+                     .opaque = opaque,
+                     .pool = pool },
     };
 
     return (int)co_io_submit(&waiter);
 }
 
-/* The operations that are done at once, by one function of the backend. */
-typedef int64_t (*transfer_now)(void *state, const struct io_request *request);
-
-static ssize_t run_now(transfer_now transfer,
-                       enum io_operation operation,
-                       int fd,
-                       const struct iovec *iov,
-                       int iov_count,
-                       uint64_t offset)
+int co_offload(int (*call)(void *opaque), void *opaque)
 {
+    return co_offload_to(NULL, call, opaque);
+}
+
+static ssize_t try_transfer(enum io_operation operation,
+                            int fd,
+                            const struct iovec *iov,
+                            int iov_count,
+                            uint64_t offset)
+{
+    struct loop *loop = loop_current();
     const struct io_request request = {
         .operation = operation,
         .fd = fd,
@@ -195,10 +203,10 @@ static ssize_t run_now(transfer_now transfer,
         .offset = offset,
     };
 
-    if (transfer == NULL) {
+    if (loop->backend->try_transfer == NULL) {
         return -EAGAIN;
     }
-    return (ssize_t)transfer(loop_current()->backend_state, &request);
+    return (ssize_t)loop->backend->try_transfer(loop->backend_state, &request);
 }
 
 ssize_t file_try_preadv(int fd,
@@ -206,8 +214,7 @@ ssize_t file_try_preadv(int fd,
                         int iov_count,
                         uint64_t offset)
 {
-    return run_now(loop_current()->backend->try_transfer, IO_PREADV, fd, iov,
-                   iov_count, offset);
+    return try_transfer(IO_PREADV, fd, iov, iov_count, offset);
 }
 
 ssize_t file_try_pwritev(int fd,
@@ -215,8 +222,7 @@ ssize_t file_try_pwritev(int fd,
                          int iov_count,
                          uint64_t offset)
 {
-    return run_now(loop_current()->backend->try_transfer, IO_PWRITEV, fd, iov,
-                   iov_count, offset);
+    return try_transfer(IO_PWRITEV, fd, iov, iov_count, offset);
 }
 
 ssize_t file_pwritev_inline(int fd,
@@ -224,6 +230,17 @@ ssize_t file_pwritev_inline(int fd,
                             int iov_count,
                             uint64_t offset)
 {
-    return run_now(loop_current()->backend->write_inline, IO_PWRITEV, fd, iov,
-                   iov_count, offset);
+    struct loop *loop = loop_current();
+    const struct io_request request = {
+        .operation = IO_PWRITEV,
+        .fd = fd,
+        .iov = iov,
+        .iov_count = iov_count,
+        .offset = offset,
+    };
+
+    if (loop->backend->write_inline == NULL) {
+        return -EAGAIN;
+    }
+    return (ssize_t)loop->backend->write_inline(loop->backend_state, &request);
 }

@@ -11,9 +11,8 @@
 #include "loop/loop_priv.h"
 
 struct offload_pool {
-    struct loop *loop;
     pthread_t threads[OFFLOAD_THREADS_MAX];
-    size_t thread_count; /* the loop's thread only */
+    size_t thread_count; /* the user's thread only */
     pthread_mutex_t lock;
     pthread_cond_t changed;
     struct list queue; /* struct io_request; under lock, as is the rest */
@@ -30,11 +29,11 @@ static void call_done(struct loop_message *message)
     request->done(request);
 }
 
-static void run_call(struct offload_pool *pool, struct io_request *request)
+static void run_call(struct io_request *request)
 {
     request->result = request->call(request->opaque);
     request->message.run = call_done;
-    loop_post(pool->loop, &request->message);
+    loop_post(request->loop, &request->message);
 }
 
 static void *offload_thread(void *opaque)
@@ -49,7 +48,7 @@ static void *offload_thread(void *opaque)
         if (link != NULL) {
             pool->queued--;
             pthread_mutex_unlock(&pool->lock);
-            run_call(pool, LIST_ENTRY(link, struct io_request, link));
+            run_call(LIST_ENTRY(link, struct io_request, link));
             pthread_mutex_lock(&pool->lock);
         } else if (pool->ending) {
             break;
@@ -63,11 +62,10 @@ static void *offload_thread(void *opaque)
     return NULL;
 }
 
-struct offload_pool *offload_pool_new(struct loop *loop)
+struct offload_pool *offload_pool_new(void)
 {
     struct offload_pool *pool = g_new0(struct offload_pool, 1);
 
-    pool->loop = loop;
     list_init(&pool->queue);
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->changed, NULL);
@@ -96,6 +94,7 @@ void offload_submit(struct offload_pool *pool, struct io_request *request)
 {
     bool wants_thread;
 
+    request->loop = loop_current();
     pthread_mutex_lock(&pool->lock);
     wants_thread = pool->idle <= pool->queued;
     pthread_mutex_unlock(&pool->lock);
@@ -106,7 +105,7 @@ void offload_submit(struct offload_pool *pool, struct io_request *request)
         pool->thread_count++;
     }
     if (pool->thread_count == 0) {
-        run_call(pool, request);
+        run_call(request);
         return;
     }
     pthread_mutex_lock(&pool->lock);

@@ -2,9 +2,12 @@
 /*
  * A few threads that may block, for calls that io_uring has no operation for.
  *
- * Each loop has its own pool. Threads are started when a call finds none idle,
- * at most OFFLOAD_THREADS_MAX, and stay until the pool is freed. A call's
- * completion comes back through the loop's mailbox.
+ * Each loop has its own pool, and so has whoever makes calls that may hang for
+ * long: then nobody else waits for its threads. Threads are started when a call
+ * finds none idle, at most OFFLOAD_THREADS_MAX, and stay until the pool is freed.
+ * A call's completion comes back through the mailbox of the loop it came from.
+ *
+ * One loop uses a pool at a time.
  */
 #ifndef LOOP_OFFLOAD_H
 #define LOOP_OFFLOAD_H
@@ -15,12 +18,17 @@
 
 struct offload_pool;
 
-struct offload_pool *offload_pool_new(struct loop *loop);
-/* Nothing may be under way. Joins the threads. */
+struct offload_pool *offload_pool_new(void);
+/* Nothing may be under way. Joins the threads, which are idle. NULL is fine. */
 void offload_pool_free(struct offload_pool *pool);
 
-/* Runs `request->call` on some thread, then request->done() on the loop's.
- * From the loop's thread. */
+/* Runs `request->call` on some thread, then request->done() on the loop's that
+ * is current. For backends. */
 void offload_submit(struct offload_pool *pool, struct io_request *request);
+
+/* As co_offload(), on a pool of one's own. */
+int co_offload_to(struct offload_pool *pool,
+                  int (*call)(void *opaque),
+                  void *opaque);
 
 #endif

@@ -5,6 +5,10 @@
  * listen() a live socket refuses, too, and two starting processes could remove
  * each other's; so all this is done under a lock (flock) on the directory.
  * Somebody else's lock on it is waited for only so long: then it goes without.
+ *
+ * The socket of a process that was killed just now may still answer. The kernel
+ * tells who listens (SO_PEERCRED); is that process ending, we try again for a
+ * while. When it still answers after that, someone has inherited the socket.
  */
 #include "loop/unix_socket.h"
 
@@ -19,6 +23,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "loop/process.h"
 
 #define LOCK_TRIES    50
 #define LOCK_PAUSE_US 10000
@@ -82,39 +87,76 @@ static int bind_and_listen(int fd,
                : 0;
 }
 
-/* Is there a socket at the address that its process has left behind? */
-static bool is_stale(const struct sockaddr_un *address)
+/* Who is behind a path that is taken. */
+enum owner {
+    OWNER_ALIVE,  /* someone listens, or it is no socket */
+    OWNER_ENDING, /* ... still, but that process is gone or going */
+    OWNER_GONE,   /* the socket was left behind */
+};
+
+static bool listener_is_ending(int fd)
 {
+    struct ucred listener;
+    socklen_t bytes = sizeof(listener);
+
+    return getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &listener, &bytes) == 0 &&
+           process_is_ending(listener.pid);
+}
+
+static enum owner find_owner(const struct sockaddr_un *address)
+{
+    enum owner owner = OWNER_ALIVE;
     struct stat stat;
-    bool refused;
     int fd;
 
     if (lstat(address->sun_path, &stat) < 0 || !S_ISSOCK(stat.st_mode)) {
-        return false;
+        return OWNER_ALIVE;
     }
     fd = new_socket(NULL);
     if (fd < 0) {
-        return false;
+        return OWNER_ALIVE;
     }
-    refused =
-        connect(fd, (const struct sockaddr *)address, sizeof(*address)) < 0 &&
-        errno == ECONNREFUSED;
+    if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0) {
+        owner = listener_is_ending(fd) ? OWNER_ENDING : OWNER_ALIVE;
+    } else if (errno == ECONNREFUSED) {
+        owner = OWNER_GONE;
+    }
     close(fd);
-    return refused;
+    return owner;
 }
 
-static int bind_path(int fd, const struct sockaddr_un *address)
+/* One attempt, which takes over from an owner that is gone. */
+static int try_bind_path(int fd,
+                         const struct sockaddr_un *address,
+                         enum owner *ret_owner)
 {
     int lock_fd = lock_directory(address->sun_path);
     int ret = bind_and_listen(fd, address, sizeof(*address));
 
-    if (ret == -EADDRINUSE && is_stale(address)) {
+    *ret_owner = OWNER_ALIVE;
+    if (ret == -EADDRINUSE) {
+        *ret_owner = find_owner(address);
+    }
+    if (*ret_owner == OWNER_GONE) {
         ret = unlink(address->sun_path) < 0
                   ? -errno
                   : bind_and_listen(fd, address, sizeof(*address));
     }
     unlock_directory(lock_fd);
     return ret;
+}
+
+static int bind_path(int fd, const struct sockaddr_un *address)
+{
+    for (int i = 0;; i++) {
+        enum owner owner;
+        int ret = try_bind_path(fd, address, &owner);
+
+        if (owner != OWNER_ENDING || i == PROCESS_ENDING_TRIES) {
+            return ret;
+        }
+        g_usleep(PROCESS_ENDING_PAUSE_US);
+    }
 }
 
 static int refuse(int ret, const char *path, GError **err)
@@ -197,7 +239,7 @@ void unix_socket_remove_stale(const char *path)
         return;
     }
     lock_fd = lock_directory(path);
-    if (is_stale(&address)) {
+    if (find_owner(&address) == OWNER_GONE) {
         (void)unlink(path); /* nobody to tell, and no harm if it stays */
     }
     unlock_directory(lock_fd);

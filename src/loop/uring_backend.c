@@ -101,6 +101,7 @@ static int uring_open(struct loop *loop, void **ret_state, GError **err)
     struct uring *uring = g_new0(struct uring, 1);
     int ret = create_ring(&uring->ring, err);
 
+    (void)loop; /* completions name theirs */
     if (ret < 0) {
         g_free(uring);
         return ret;
@@ -115,7 +116,7 @@ static int uring_open(struct loop *loop, void **ret_state, GError **err)
     list_init(&uring->backlog);
     list_init(&uring->uncancelled);
     list_init(&uring->cancelled);
-    uring->offload = offload_pool_new(loop);
+    uring->offload = offload_pool_new();
     *ret_state = uring;
     return 0;
 }
@@ -201,7 +202,8 @@ static void uring_submit(void *state, struct io_request *request)
     struct io_uring_sqe *sqe;
 
     if (request->operation == IO_CALL) {
-        offload_submit(uring->offload, request);
+        offload_submit(request->pool != NULL ? request->pool : uring->offload,
+                       request);
         return;
     }
     uring->in_flight++;

@@ -10,6 +10,7 @@
  * what could be told. Dropping one that is connected shuts its socket: that
  * ends every wait on it, whichever thread waits.
  */
+#include <errno.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -107,7 +108,7 @@ static bool any_running(struct nbd_export *export)
     return running;
 }
 
-void co_nbd_clients_quiesce(struct block_user *user)
+int co_nbd_clients_quiesce(struct block_user *user, uint64_t deadline_ns)
 {
     struct nbd_export *export = LIST_ENTRY(user, struct nbd_export, user);
 
@@ -123,8 +124,12 @@ void co_nbd_clients_quiesce(struct block_user *user)
     }
     pthread_mutex_unlock(&export->lock);
     while (any_running(export)) {
-        co_queue_wait(&export->stopped);
+        if (!co_queue_wait_until(&export->stopped, deadline_ns) &&
+            any_running(export)) {
+            return -ETIMEDOUT;
+        }
     }
+    return 0;
 }
 
 void nbd_clients_resume(struct block_user *user)
@@ -137,8 +142,11 @@ void nbd_clients_resume(struct block_user *user)
         struct nbd_client *client =
             LIST_ENTRY(link, struct nbd_client, export_link);
 
-        if (!nbd_connection_is_over(client->connection)) {
-            nbd_connection_resume(client->connection);
+        if (nbd_connection_is_over(client->connection)) {
+            continue;
+        }
+        nbd_connection_resume(client->connection);
+        if (!client->running) { /* else it did not come to rest in time */
             start_connection(export, client);
         }
     }

@@ -92,6 +92,7 @@ void nbd_connection_resume(struct nbd_connection *connection)
     connection->quiescing = false;
     io_canceller_init(&connection->receive_canceller);
     io_canceller_init(&connection->send_canceller);
+    co_queue_wake_all(&connection->room);
 }
 
 static void stop_polling(struct nbd_connection *connection)

@@ -46,7 +46,8 @@ void nbd_connection_run(void *connection);
 /* Home thread: makes nbd_connection_run() end soon, when all requests under way
  * are answered, and keep what is left for the next run. */
 void nbd_connection_quiesce(struct nbd_connection *connection);
-/* New home's thread, when stopped: nbd_connection_run() may be called again. */
+/* When stopped, on the new home's thread: nbd_connection_run() may be called
+ * again. When not stopped yet, on its home: it will not stop but go on. */
 void nbd_connection_resume(struct nbd_connection *connection);
 
 /* Home thread, or when stopped: nothing is left to be done for this client. */

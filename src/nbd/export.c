@@ -227,11 +227,35 @@ static struct nbd_export *new_export(struct export_list *list,
     return export;
 }
 
+/* Moves the node of the attached export to `home` (NULL: it stays where it is)
+ * and holds it there, if the options want that. */
+static int co_settle_node(struct nbd_export *export,
+                          const struct json_value *options,
+                          struct loop *home,
+                          GError **err)
+{
+    bool fixed = json_dict_bool(options, "fixed-iothread", false);
+
+    if (home) {
+        int ret = co_block_move(export->node, home, fixed ? err : NULL);
+
+        if (ret < 0 && fixed) {
+            g_prefix_error(err, "Cannot export '%s' from iothread '%s': ",
+                           export->id, loop_name(home));
+            return ret;
+        }
+    }
+    export->user.pinned = fixed;
+    return 0;
+}
+
 int co_export_add(struct export_list *list,
                   const struct json_value *options,
                   GError **err)
 {
     const char *node_name = json_dict_string(options, "node-name", NULL);
+    const char *iothread = json_dict_string(options, "iothread", NULL);
+    struct loop *home = NULL;
     struct nbd_export *export;
     struct block_node *node;
     int ret = check_options(list, options, err);
@@ -243,9 +267,23 @@ int co_export_add(struct export_list *list,
     if (!node) {
         return -ENOENT;
     }
+    if (iothread) {
+        home = block_graph_find_loop(list->graph, iothread, err);
+        if (!home) {
+            g_prefix_error(err, "Cannot export '%s': ",
+                           json_dict_string(options, "id", NULL));
+            return -ENOENT;
+        }
+    }
     export = new_export(list, options, node);
     ret = block_attach(node, &export->user, err);
     if (ret < 0) {
+        free_export(export);
+        return ret;
+    }
+    ret = co_settle_node(export, options, home, err);
+    if (ret < 0) {
+        block_detach(&export->user);
         free_export(export);
         return ret;
     }
@@ -312,10 +350,27 @@ struct json_value *export_query(const struct export_list *list)
     return all;
 }
 
+char *export_list_describe(const struct export_list *list)
+{
+    g_autoptr(GString) text = g_string_new(NULL);
+
+    LIST_FOREACH(link, &list->exports) {
+        const struct nbd_export *export =
+            LIST_ENTRY(link, struct nbd_export, link);
+
+        g_string_append_printf(text, "%s%sexport '%s' of node '%s'",
+                               text->len > 0 ? ", " : "",
+                               export->shutting_down ? "requests of " : "",
+                               export->id, block_name(export->node));
+    }
+    return text->len > 0 ? g_strdup(text->str) : NULL;
+}
+
 void co_export_shutdown(struct export_list *list)
 {
     if (list->server && !list->server->stopping) {
-        (void)co_nbd_server_stop(list, NULL); /* it runs: cannot fail */
+        /* Out of time: it ends later, which is what we wait for. */
+        (void)co_nbd_server_stop(list, NULL);
     }
     while (list->reaping || list->server) {
         co_queue_wait(&list->changed);

@@ -37,7 +37,9 @@ int co_nbd_server_start(struct export_list *list,
                         const struct json_value *options,
                         GError **err);
 /* Drops all clients, removes all exports, returns when that is done: clients
- * go at once, an export when the disk has let go of its last request. */
+ * go at once, an export when the disk has let go of its last request. When a
+ * disk does not within five seconds: -ETIMEDOUT, naming the exports that are
+ * left; they and the server go when it does. */
 int co_nbd_server_stop(struct export_list *list, GError **err);
 
 /* `options` is checked against block_export_options_type (borrowed). */
@@ -52,6 +54,11 @@ int export_delete(struct export_list *list,
                   GError **err);
 /* query-block-exports: a new list. */
 struct json_value *export_query(const struct export_list *list);
+
+/* The exports that there are, for a person: "export 'a' of node 'x', ...", with
+ * "requests of" before one that only waits for these. Owned by the caller; NULL:
+ * none. */
+char *export_list_describe(const struct export_list *list);
 
 /* Stops the server, if any; every export is gone on return. When no command can
  * run any more; without the lock. */

@@ -77,7 +77,7 @@ struct nbd_server {
     struct co_queue room; /* there may be room for another client */
     struct io_canceller accepting_canceller;
     bool accepting; /* that coroutine is alive */
-    bool stopping;
+    bool stopping;  /* for good; freed when all above are gone */
 };
 
 /* export.c: gives back a client's reference; NULL is fine. */
@@ -93,7 +93,7 @@ void nbd_client_start(struct nbd_server *server, int fd);
 /* Drops it at once. It is gone some time later. */
 void nbd_client_drop(struct nbd_client *client);
 /* The export's struct block_user callbacks. */
-void co_nbd_clients_quiesce(struct block_user *user);
+int co_nbd_clients_quiesce(struct block_user *user, uint64_t deadline_ns);
 void nbd_clients_resume(struct block_user *user);
 
 /* Defaults of the server, as option_types.c tells them. */

@@ -91,6 +91,17 @@ static const struct schema_member export_members[] = {
       .type = &schema_bool,
       .doc = "Every write is durable before it is answered.",
       .fallback = "false" },
+    { .name = "iothread",
+      .type = &schema_string,
+      .doc = "The iothread that shall serve it: its node moves there, with all "
+             "that hangs together with it. Where it cannot move, it stays; "
+             "with fixed-iothread the export is refused.",
+      .fallback = "the one the node is on" },
+    { .name = "fixed-iothread",
+      .type = &schema_bool,
+      .doc = "The node stays on its thread while the export lives: what would "
+             "have to move it is refused.",
+      .fallback = "false" },
     { .name = NULL },
 };
 static const struct schema_branch export_branches[] = {

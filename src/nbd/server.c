@@ -5,8 +5,9 @@
  * At the limit of clients no more are accepted until one leaves; they wait in
  * the socket's backlog. When the process is short of descriptors accepting
  * pauses and tries again. Stopping ends the accepting, drops every client,
- * deletes every export and waits until all are gone; requests that hang in a
- * disk hold that up, but no client.
+ * deletes every export and waits until all are gone. No client can hold that
+ * up, but requests that hang in a disk can: after a while the caller is told
+ * which, and what is left is waited for in the background.
  */
 #include <errno.h>
 #include <netinet/in.h>
@@ -21,6 +22,7 @@
 #define SEND_BUFFER_BYTES (1024 * 1024)
 #define ACCEPT_PAUSE_NS   UINT64_C(100000000)
 #define SECOND_NS         UINT64_C(1000000000)
+#define STOP_SECONDS      5
 
 /* All of this only makes a connection faster; without it, it works. */
 static void tune_socket(int fd)
@@ -73,6 +75,12 @@ int co_nbd_server_start(struct export_list *list,
     struct nbd_server *server;
     int fd;
 
+    if (list->server && list->server->stopping) {
+        g_autofree char *left = export_list_describe(list);
+
+        return error_set(err, -EBUSY, "The NBD server is still stopping: %s",
+                         left ? left : "clients leave");
+    }
     if (list->server) {
         return error_set(err, -EBUSY, "The NBD server is already running");
     }
@@ -98,31 +106,74 @@ int co_nbd_server_start(struct export_list *list,
     return 0;
 }
 
-int co_nbd_server_stop(struct export_list *list, GError **err)
+static bool is_stopped(const struct nbd_server *server)
 {
-    struct nbd_server *server = list->server;
+    return list_is_empty(&server->list->exports) &&
+           list_is_empty(&server->clients) && !server->accepting;
+}
 
-    if (!server || server->stopping) {
-        return error_set(err, -ENOTCONN, "The NBD server is not running");
+static void free_server(struct nbd_server *server)
+{
+    server->list->server = NULL;
+    co_queue_wake_all(&server->list->changed);
+    g_free(server);
+}
+
+/* Waits for a server that could not stop in time. Exports are reaped by who
+ * lets go of them last. */
+static void co_await_stop(void *opaque)
+{
+    struct nbd_server *server = opaque;
+
+    while (!is_stopped(server)) {
+        co_queue_wait(&server->list->changed);
     }
+    free_server(server);
+}
+
+static void begin_stop(struct nbd_server *server)
+{
     server->stopping = true;
     io_cancel(&server->accepting_canceller);
     co_queue_wake_all(&server->room);
     LIST_FOREACH(link, &server->clients) {
         nbd_client_drop(LIST_ENTRY(link, struct nbd_client, link));
     }
-    LIST_FOREACH(link, &list->exports) {
+    LIST_FOREACH(link, &server->list->exports) {
         nbd_export_shut_down(LIST_ENTRY(link, struct nbd_export, link));
     }
+}
+
+int co_nbd_server_stop(struct export_list *list, GError **err)
+{
+    struct nbd_server *server = list->server;
+    uint64_t deadline_ns = loop_now_ns() + STOP_SECONDS * SECOND_NS;
+    g_autofree char *left = NULL;
+
+    if (!server) {
+        return error_set(err, -ENOTCONN, "The NBD server is not running");
+    }
+    if (server->stopping) {
+        left = export_list_describe(list);
+        return error_set(err, -EALREADY,
+                         "The NBD server is stopping already: %s",
+                         left ? left : "clients leave");
+    }
+    begin_stop(server);
     for (;;) {
         nbd_export_reap(list);
-        if (list_is_empty(&list->exports) && list_is_empty(&server->clients) &&
-            !server->accepting) {
+        if (is_stopped(server)) {
+            free_server(server);
+            return 0;
+        }
+        if (!co_queue_wait_until(&list->changed, deadline_ns)) {
             break;
         }
-        co_queue_wait(&list->changed);
     }
-    list->server = NULL;
-    g_free(server);
-    return 0;
+    co_spawn(loop_current(), co_await_stop, server);
+    left = export_list_describe(list);
+    return error_set(err, -ETIMEDOUT,
+                     "The NBD server takes no clients any more, but could not "
+                     "stop within %d seconds; it will when these end: %s",
+                     STOP_SECONDS, left ? left : "clients that leave");
 }

@@ -78,13 +78,19 @@ static const struct action_type *find_type(const char *name)
 
 /* Jobs of a grouped transaction share a group, with all that goes with it;
  * others have one each. */
-static void start_jobs(const struct action_context *context)
+static void start_jobs(const struct action_context *context,
+                       const struct transaction_report *report)
 {
+    const struct job_txn_origin origin = {
+        .transaction = report->number,
+        .instant_ns = report->instant_ns,
+    };
     struct job_txn *group = NULL;
 
     for (guint i = 0; i < context->jobs->len; i++) {
         if (group == NULL) {
             group = job_txn_new();
+            job_txn_set_origin(group, &origin);
         }
         job_txn_add(group, g_ptr_array_index(context->jobs, i));
         if (!context->grouped) {
@@ -160,6 +166,7 @@ int co_actions_run(struct engine *engine,
         .companions = companions,
         .group_name = group_name,
     };
+    struct transaction_report report = { .number = 0 };
     struct transaction *transaction;
     int ret = check_count(actions, err);
 
@@ -167,9 +174,11 @@ int co_actions_run(struct engine *engine,
         return ret;
     }
     transaction = make_transaction(&context, actions);
+    report.number = ++engine->transactions;
+    transaction_set_report(transaction, &report);
     ret = co_transaction_run(&transaction, err);
     if (ret == 0) {
-        start_jobs(&context);
+        start_jobs(&context, &report);
     }
     return ret;
 }

@@ -14,6 +14,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/trace.h"
 #include "bitmap/dirty_bitmap.h"
 #include "loop/coroutine.h"
 #include "qmp/actions.h"
@@ -259,6 +260,8 @@ static void commit_clear(struct transaction_action *action)
 
     if (!make_change(self)) {
         bitmap_clear_all(dirty_bitmap_bits(self->bitmap));
+        trace_bitmap_clear(block_name(self->node),
+                           dirty_bitmap_name(self->bitmap));
     }
 }
 
@@ -381,6 +384,10 @@ static void commit_merge(struct transaction_action *action)
         if (source != self->bitmap) {
             bitmap_merge(dirty_bitmap_bits(self->bitmap),
                          dirty_bitmap_bits(source));
+            trace_bitmap_merge(block_name(self->node),
+                               dirty_bitmap_name(self->bitmap),
+                               block_name(dirty_bitmap_node(source)),
+                               dirty_bitmap_name(source));
         }
     }
 }

@@ -8,15 +8,11 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "block/request.h"
 #include "loop/coroutine.h"
 
 /* qcow2 specification, "Header": the first four bytes. */
 static const char qcow2_magic[4] = { 'Q', 'F', 'I', '\xfb' };
-
-struct file_creation {
-    const char *path;
-    uint64_t size_bytes;
-};
 
 static int sync_directory_of(const char *path)
 {
@@ -36,25 +32,14 @@ static int sync_directory_of(const char *path)
  * emptied here: opening the node takes the locks first (see below). */
 static int create_file(void *opaque)
 {
-    const struct file_creation *creation = opaque;
-    int fd = open(creation->path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    const char *path = opaque;
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
 
     if (fd < 0) {
         return -errno;
     }
     close(fd);
-    return sync_directory_of(creation->path);
-}
-
-static int resize_file(void *opaque)
-{
-    const struct file_creation *creation = opaque;
-
-    if (truncate(creation->path, 0) < 0 ||
-        truncate(creation->path, (off_t)creation->size_bytes) < 0) {
-        return -errno;
-    }
-    return 0;
+    return sync_directory_of(path);
 }
 
 static int probe_format(void *opaque)
@@ -111,35 +96,48 @@ static struct json_value *node_options(const char *path)
     return options;
 }
 
-/* The node takes the image's locks when it opens; only then may the file be
- * changed. So a new file is opened twice: for the locks, and with its size. */
+/* Emptied, then as long as the source: all of it reads as zeroes. The node
+ * holds the image's locks by now, and is refused if anyone relies on it. */
+static int co_set_size(struct block_node *node,
+                       uint64_t size_bytes,
+                       GError **err)
+{
+    struct loop *main = loop_current();
+    int ret;
+
+    co_move(block_home(node));
+    ret = co_block_truncate(node, 0, true, err);
+    if (ret == 0) {
+        ret = co_block_truncate(node, size_bytes, true, err);
+    }
+    co_move(main);
+    return ret;
+}
+
 static int co_make_file(struct block_graph *graph,
                         const char *path,
                         uint64_t size_bytes,
+                        struct block_node **ret_node,
                         GError **err)
 {
-    struct file_creation creation = { .path = path, .size_bytes = size_bytes };
     g_autoptr(json_value) options = node_options(path);
     g_autofree char *name = NULL;
-    struct block_node *node;
-    int ret = co_offload(create_file, &creation);
+    int ret = co_offload(create_file, (void *)(uintptr_t)path);
 
     if (ret < 0) {
         return error_set_errno(err, ret, "Cannot create backup target '%s'",
                                path);
     }
-    ret = co_block_add(graph, options, false, &node, err);
+    ret = co_block_add(graph, options, false, ret_node, err);
     if (ret < 0) {
         return ret;
     }
-    ret = co_offload(resize_file, &creation);
+    ret = co_set_size(*ret_node, size_bytes, err);
     if (ret < 0) {
-        error_set_errno(err, ret, "Cannot set the size of backup target '%s'",
-                        path);
-    }
-    name = g_strdup(block_name(node));
-    if (co_block_del(graph, name, NULL) < 0) {
-        g_assert_not_reached(); /* nobody else knows the node */
+        name = g_strdup(block_name(*ret_node));
+        if (co_block_del(graph, name, NULL) < 0) {
+            g_assert_not_reached(); /* nobody else knows the node */
+        }
     }
     return ret;
 }
@@ -161,11 +159,10 @@ int co_backup_target_open(struct block_graph *graph,
                          "the one format that can be written",
                          path, format);
     }
-    if (existing) {
-        ret = co_check_existing(path, format, err);
-    } else {
-        ret = co_make_file(graph, path, size_bytes, err);
+    if (!existing) {
+        return co_make_file(graph, path, size_bytes, ret_node, err);
     }
+    ret = co_check_existing(path, format, err);
     if (ret < 0) {
         return ret;
     }

@@ -2,6 +2,7 @@
 #include "qmp/bitmap_change.h"
 
 #include "base/error.h"
+#include "base/trace.h"
 #include "loop/coroutine.h"
 
 struct bitmap_change {
@@ -77,6 +78,8 @@ static struct dirty_bitmap *keep(struct bitmap_change *change)
     case BITMAP_CHANGE_DISABLE: dirty_bitmap_set_enabled(bitmap, false); break;
     case BITMAP_CHANGE_MERGE:
         bitmap_merge(dirty_bitmap_bits(bitmap), change->spare);
+        trace_bitmap_merge(block_name(change->node), dirty_bitmap_name(bitmap),
+                           NULL, NULL);
         break;
     case BITMAP_CHANGE_ADD:
     case BITMAP_CHANGE_ENABLE:

@@ -24,15 +24,14 @@ ACTION_COMMAND(co_run_enable, "block-dirty-bitmap-enable")
 ACTION_COMMAND(co_run_disable, "block-dirty-bitmap-disable")
 ACTION_COMMAND(co_run_merge, "block-dirty-bitmap-merge")
 
-static int co_run_sha256(struct engine *engine,
-                         const struct json_value *arguments,
-                         struct json_value **ret,
-                         GError **err)
+static int co_hash_bitmap(struct engine *engine,
+                          const struct json_value *arguments,
+                          char **ret_sha256,
+                          GError **err)
 {
     const char *name = json_dict_string(arguments, "name", "");
     struct block_node *node =
         block_find(engine->graph, json_dict_string(arguments, "node", ""), err);
-    g_autofree char *sha256 = NULL;
     struct dirty_bitmap *found;
 
     if (node == NULL) {
@@ -41,12 +40,30 @@ static int co_run_sha256(struct engine *engine,
     co_move(block_home(node));
     found = dirty_bitmap_find(node, name);
     if (found != NULL) {
-        sha256 = bitmap_sha256(dirty_bitmap_bits(found));
+        *ret_sha256 = bitmap_sha256(dirty_bitmap_bits(found));
     }
     co_move(engine->main);
-    if (sha256 == NULL) {
+    if (*ret_sha256 == NULL) {
         return error_set(err, -ENOENT, "Node '%s' has no dirty bitmap '%s'",
                          block_name(node), name);
+    }
+    return 0;
+}
+
+/* With the lock, as no job that ends meanwhile may take its target away. */
+static int co_run_sha256(struct engine *engine,
+                         const struct json_value *arguments,
+                         struct json_value **ret,
+                         GError **err)
+{
+    g_autofree char *sha256 = NULL;
+    int rc;
+
+    co_block_graph_lock(engine->graph);
+    rc = co_hash_bitmap(engine, arguments, &sha256, err);
+    block_graph_unlock(engine->graph);
+    if (rc < 0) {
+        return rc;
     }
     *ret = json_dict_new();
     json_dict_set_string(*ret, "sha256", sha256);

@@ -238,7 +238,10 @@ const struct qmp_command qmp_commands_export[] = {
       .arguments = &nbd_server_start_type,
       .co_run = co_server_start },
     { .name = "nbd-server-stop",
-      .doc = "Drops all NBD clients, removes all NBD exports, then returns.",
+      .doc = "Drops all NBD clients, removes all NBD exports, then returns. "
+             "When a disk keeps requests for more than 5 seconds: an error "
+             "that names its export, which goes when they end, and the server "
+             "with it.",
       .co_run = co_server_stop },
     { .name = "block-export-add",
       .doc = "Offers a node to clients.",

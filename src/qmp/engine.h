@@ -22,6 +22,7 @@ struct engine {
     struct job_list *jobs;
     struct export_list *exports;
     struct qmp_server *qmp;
+    uint64_t transactions; /* how many there have been; numbers them */
     /* Begins the shut-down; returns at once. Any callback of the main thread. */
     void (*quit)(struct engine *engine);
     /* object-add / object-del iothread: by id; owned by the daemon. */

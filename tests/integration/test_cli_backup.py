@@ -359,8 +359,7 @@ def test_killed_at_any_step_the_next_run_is_right(rig, command, nth, moment):
     copies = rig.snapshot()
     process = rig.start()
     process.communicate(timeout=60)
-    if not killed:
-        pytest.skip(f"a run has no {command} number {nth}")
+    assert killed, f"a run has no {command} number {nth}"
     for point in rig.points():
         rig.kept.setdefault(point, copies)
     labels = rig.partials()

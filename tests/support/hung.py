@@ -43,4 +43,4 @@ class HangingDisk:
 
     def close(self):
         self.go_on()
-        run("umount", "-l", self.path, check=False)
+        run("umount", "-l", self.mount)

@@ -10,8 +10,9 @@ KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 def run(*words, check=True, timeout=120, **keywords):
     """Runs a program to its end; on failure shows what it said."""
     result = subprocess.run([str(word) for word in words], text=True,
-                            stdin=subprocess.DEVNULL, capture_output=True,
-                            timeout=timeout, check=False, **keywords)
+                            errors="replace", stdin=subprocess.DEVNULL,
+                            capture_output=True, timeout=timeout, check=False,
+                            **keywords)
     if check and result.returncode != 0:
         raise AssertionError(
             f"{' '.join(map(str, words))}: exit code {result.returncode}\n"

@@ -217,6 +217,32 @@ static void co_guest_waits_for_background_read(void *opaque)
     co_close_world(&world);
 }
 
+static void co_guests_wait_together_for_background_read(void *opaque)
+{
+    struct world world = { .guest_pays = false };
+    struct world other = { .guest_pays = false };
+    struct guest_write first = { &world, 0, 512 };
+    struct guest_write second = { &other, 1024, 512 };
+    uint64_t cursor = 0;
+
+    (void)opaque;
+    co_open_world(&world);
+    other.source = world.source;
+    world.source_disk->hang_reads = true;
+    co_block_copy_step(world.copy, &cursor);
+    co_enter(co_guest_write, &first);
+    co_enter(co_guest_write, &second);
+    memory_disk_release(world.source_disk);
+    for (unsigned int turns = 0; turns < 100; turns++) {
+        co_reschedule();
+    }
+    assert_true(world.guest_done);
+    assert_true(other.guest_done);
+    co_copy_all(&world);
+    assert_target_is_instant(&world);
+    co_close_world(&world);
+}
+
 static void co_guest_does_not_wait_for_target(void *opaque)
 {
     struct world world = { 0 };
@@ -379,6 +405,76 @@ static void co_guest_that_pays_fails_and_the_copy_goes_on(void *opaque)
     co_close_world(&world);
 }
 
+/* Nobody holds guests off that read any more, so it may be newer than the
+ * instant. */
+static void co_read_after_stop_is_not_a_copy(void *opaque)
+{
+    struct world world = { .guest_pays = false };
+    struct guest_write write = { &world, 0, 512 };
+    uint64_t cursor = 0;
+
+    (void)opaque;
+    co_open_world(&world);
+    world.source_disk->hang_reads = true;
+    co_block_copy_step(world.copy, &cursor);
+    block_copy_stop(world.copy);
+    co_guest_write(&write);
+    memory_disk_release(world.source_disk);
+    co_block_copy_settle(world.copy);
+    assert_int_equal(world.target_disk->writes, 0);
+    assert_int_equal(world.failures, 0);
+    assert_int_equal(block_copy_remaining_bytes(world.copy), SIZE);
+    co_close_world(&world);
+}
+
+/* If the one that pays cannot save it, the source must still hold it. */
+static void co_others_wait_for_the_guest_that_pays(void *opaque)
+{
+    struct world world = { .guest_pays = true };
+    struct world other = { .guest_pays = true };
+    struct guest_write first = { &world, 0, 512 };
+    struct guest_write second = { &other, 1024, 512 };
+
+    (void)opaque;
+    co_open_world(&world);
+    other.source = world.source;
+    world.target_disk->hang_writes = true;
+    world.target_disk->write_error = -EIO;
+    co_enter(co_guest_write, &first);
+    co_enter(co_guest_write, &second);
+    co_reschedule();
+    assert_false(world.guest_done);
+    assert_false(other.guest_done);
+    memory_disk_release(world.target_disk);
+    while (!world.guest_done || !other.guest_done) {
+        co_reschedule();
+    }
+    assert_int_equal(world.guest_result, -EIO);
+    assert_int_equal(other.guest_result, -EIO);
+    assert_memory_equal(world.source_disk->data, world.before, SIZE);
+    assert_int_equal(block_copy_remaining_bytes(world.copy), SIZE);
+    co_close_world(&world);
+}
+
+static void co_guest_that_pays_is_let_go_by_a_stop(void *opaque)
+{
+    struct world world = { .guest_pays = true };
+    struct guest_write write = { &world, 0, 512 };
+
+    (void)opaque;
+    co_open_world(&world);
+    world.target_disk->hang_writes = true;
+    co_enter(co_guest_write, &write);
+    co_reschedule();
+    assert_false(world.guest_done);
+    block_copy_stop(world.copy);
+    co_reschedule();
+    assert_true(world.guest_done);
+    assert_int_equal(world.guest_result, 0);
+    memory_disk_release(world.target_disk);
+    co_close_world(&world);
+}
+
 #define TEST(name)              \
  static void name(void **state) \
  {                              \
@@ -391,6 +487,7 @@ TEST(copies_only_remaining)
 TEST(zeroes_are_not_written_as_data)
 TEST(guest_overwrites_everything)
 TEST(guest_waits_for_background_read)
+TEST(guests_wait_together_for_background_read)
 TEST(guest_does_not_wait_for_target)
 TEST(failed_write_comes_back)
 TEST(failed_save_breaks_copy_not_guest)
@@ -399,6 +496,9 @@ TEST(background_memory_is_bounded)
 TEST(retried_write_keeps_old_content)
 TEST(retried_read_is_saved_by_the_guest)
 TEST(guest_that_pays_fails_and_the_copy_goes_on)
+TEST(read_after_stop_is_not_a_copy)
+TEST(others_wait_for_the_guest_that_pays)
+TEST(guest_that_pays_is_let_go_by_a_stop)
 
 int main(void)
 {
@@ -408,6 +508,7 @@ int main(void)
         cmocka_unit_test(zeroes_are_not_written_as_data),
         cmocka_unit_test(guest_overwrites_everything),
         cmocka_unit_test(guest_waits_for_background_read),
+        cmocka_unit_test(guests_wait_together_for_background_read),
         cmocka_unit_test(guest_does_not_wait_for_target),
         cmocka_unit_test(failed_write_comes_back),
         cmocka_unit_test(failed_save_breaks_copy_not_guest),
@@ -416,6 +517,9 @@ int main(void)
         cmocka_unit_test(retried_write_keeps_old_content),
         cmocka_unit_test(retried_read_is_saved_by_the_guest),
         cmocka_unit_test(guest_that_pays_fails_and_the_copy_goes_on),
+        cmocka_unit_test(read_after_stop_is_not_a_copy),
+        cmocka_unit_test(others_wait_for_the_guest_that_pays),
+        cmocka_unit_test(guest_that_pays_is_let_go_by_a_stop),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -307,6 +307,36 @@ GRAPH_TEST(homes_cannot_be_removed)
     assert_ptr_equal(block_home(node), block_graph_main(graph));
 }
 
+/* Homes have names: those of their loops. */
+GRAPH_TEST(homes_are_found_by_name)
+{
+    g_autoptr(GError) err = NULL;
+    struct loop *home = block_home(co_add(graph, "memory,node-name=d0"));
+
+    (void)opaque;
+    assert_ptr_equal(block_graph_find_loop(graph, loop_name(home), &err), home);
+    assert_null(block_graph_find_loop(graph, "nowhere", &err));
+    assert_error(&err, "no iothread named 'nowhere'");
+}
+
+static void co_delete_d0(void *opaque)
+{
+    assert_int_equal(co_block_del(opaque, "d0", NULL), 0);
+}
+
+/* While a node closes, which may take long, it can be told which. */
+GRAPH_TEST(a_closing_node_has_a_name)
+{
+    (void)opaque;
+    co_add(graph, "memory,node-name=d0");
+    assert_null(block_closing(graph));
+    co_enter(co_delete_d0, graph);
+    assert_string_equal(block_closing(graph), "d0");
+    while (block_closing(graph) != NULL) {
+        co_reschedule();
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -324,6 +354,8 @@ int main(void)
         cmocka_unit_test(refusals_reach_below),
         cmocka_unit_test(info_is_complete),
         cmocka_unit_test(homes_cannot_be_removed),
+        cmocka_unit_test(homes_are_found_by_name),
+        cmocka_unit_test(a_closing_node_has_a_name),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -47,20 +47,23 @@ static void co_busy_worker(void *opaque)
 static void busy_start(struct busy_user *busy)
 {
     busy->resting = false;
-    for (int i = 0; i < 4; i++) {
+    while (busy->workers < 4) {
         busy->workers++;
         co_spawn(loop_current(), co_busy_worker, busy);
     }
 }
 
-static void co_busy_quiesce(struct block_user *user)
+static int co_busy_quiesce(struct block_user *user, uint64_t deadline_ns)
 {
     struct busy_user *busy = LIST_ENTRY(user, struct busy_user, user);
 
     busy->resting = true;
     while (busy->workers > 0) {
-        co_queue_wait(&busy->idle);
+        if (!co_queue_wait_until(&busy->idle, deadline_ns)) {
+            return -ETIMEDOUT;
+        }
     }
+    return 0;
 }
 
 static void busy_resume(struct block_user *user)
@@ -95,7 +98,7 @@ static void co_busy_begin(struct busy_user *busy)
 static void co_busy_end(struct busy_user *busy)
 {
     co_go_home(busy->node);
-    co_busy_quiesce(&busy->user);
+    assert_int_equal(co_busy_quiesce(&busy->user, UINT64_MAX), 0);
     co_go_main(busy->node);
     block_detach(&busy->user);
 }
@@ -205,6 +208,45 @@ HOME_TEST(what_hangs_stays)
     co_go_main(a);
 }
 
+/* Nor can a piece whose user has a request that hangs: the users that rest
+ * already go on, on the old home. */
+HOME_TEST(users_of_what_hangs_go_on)
+{
+    struct block_node *child = co_add(graph, "memory,node-name=m");
+    struct block_node *b = co_add(graph, "memory,node-name=b");
+    struct block_node *top = co_add(graph, "filter,node-name=f,file=m");
+    struct memory_state *memory = memory_of(child);
+    struct loop *home = block_home(top);
+    struct busy_user busy[2];
+    g_autoptr(GError) err = NULL;
+    uint64_t count;
+
+    (void)opaque;
+    busy_init(&busy[0], top, "e0");
+    co_busy_begin(&busy[0]);
+    busy_init(&busy[1], top, "e1");
+    co_busy_begin(&busy[1]);
+    co_go_home(top);
+    memory->hold_writes = true;
+    co_go_main(top);
+    assert_int_equal(co_block_move(child, block_home(b), &err), -ETIMEDOUT);
+    assert_error(&err, "requests of node 'f' did not end in time");
+    assert_ptr_equal(block_home(top), home);
+    json_free(co_block_info(top, false)); /* visitors are let in again */
+    co_go_home(top);
+    memory->hold_writes = false;
+    co_queue_wake_all(&memory->held);
+    count = busy[0].count + busy[1].count;
+    while (busy[0].count + busy[1].count < count + 100) {
+        co_reschedule();
+    }
+    co_go_main(top);
+    assert_int_equal(co_block_move(child, block_home(b), &err), 0);
+    assert_ptr_equal(block_home(top), block_home(b));
+    co_busy_end(&busy[0]);
+    co_busy_end(&busy[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -212,6 +254,7 @@ int main(void)
         cmocka_unit_test(a_piece_moves_under_load),
         cmocka_unit_test(joining_moves_what_is_not_pinned),
         cmocka_unit_test(what_hangs_stays),
+        cmocka_unit_test(users_of_what_hangs_go_on),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,8 +4,11 @@
 
 #include <fcntl.h>
 #include <glib/gstdio.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -126,6 +129,94 @@ LOCK_TEST(a_qcow2_writer_excludes_readers)
     holder_stop(&holder);
 }
 
+/* A holder that was killed is waited for, though it may not be gone yet. */
+LOCK_TEST(a_killed_holder_is_waited_for)
+{
+    (void)opaque;
+    for (int round = 0; round < 20; round++) {
+        struct holder holder;
+
+        holder_start(&holder, image, qemu_raw_writer);
+        kill(holder.pid, SIGKILL);
+        co_expect(graph, "", NULL);
+        holder_stop(&holder);
+    }
+}
+
+static bool is_locked(int byte)
+{
+    struct flock lock = { .l_type = F_WRLCK, .l_start = byte, .l_len = 1 };
+    int fd = open(image, O_RDWR | O_CLOEXEC);
+
+    assert_true(fd >= 0);
+    assert_int_equal(fcntl(fd, F_OFD_GETLK, &lock), 0);
+    close(fd);
+    return lock.l_type != F_UNLCK;
+}
+
+/* An open file that no process has: it is on its way through a socket. */
+struct in_flight {
+    int sockets[2];
+};
+
+static void in_flight_start(struct in_flight *flight, const int *bytes)
+{
+    int fd = open(image, O_RDWR | O_CLOEXEC);
+    char byte = 0;
+    struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
+
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = { .header = { .cmsg_level = SOL_SOCKET,
+                              .cmsg_type = SCM_RIGHTS,
+                              .cmsg_len = CMSG_LEN(sizeof(int)) } };
+    struct msghdr message = { .msg_iov = &iov,
+                              .msg_iovlen = 1,
+                              .msg_control = &control,
+                              .msg_controllen = sizeof(control) };
+
+    for (; *bytes >= 0; bytes++) {
+        struct flock lock = { .l_type = F_RDLCK,
+                              .l_start = *bytes,
+                              .l_len = 1 };
+
+        assert_int_equal(fcntl(fd, F_OFD_SETLK, &lock), 0);
+    }
+    assert_int_equal(
+        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, flight->sockets), 0);
+    memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+    assert_int_equal(sendmsg(flight->sockets[0], &message, 0), 1);
+    close(fd);
+}
+
+static void *end_flight_once_seen(void *opaque)
+{
+    struct in_flight *flight = opaque;
+
+    /* What only our writer holds, before it looks at the others' locks. */
+    while (!is_locked(201)) {
+        sched_yield();
+    }
+    close(flight->sockets[0]);
+    close(flight->sockets[1]);
+    return NULL;
+}
+
+/* So is a lock that no process has: the kernel is about to drop it. */
+LOCK_TEST(a_lock_of_nobody_is_waited_for)
+{
+    struct in_flight flight;
+    pthread_t thread;
+
+    (void)opaque;
+    in_flight_start(&flight, qemu_raw_writer);
+    assert_int_equal(
+        pthread_create(&thread, NULL, end_flight_once_seen, &flight), 0);
+    co_expect(graph, "", NULL);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+}
+
 /* A reader elsewhere does not mind us. */
 LOCK_TEST(a_reader_minds_nothing)
 {
@@ -152,17 +243,6 @@ LOCK_TEST(two_nodes_exclude_each_other)
     co_add(graph, second);
 }
 
-static bool is_locked(int byte)
-{
-    struct flock lock = { .l_type = F_WRLCK, .l_start = byte, .l_len = 1 };
-    int fd = open(image, O_RDWR | O_CLOEXEC);
-
-    assert_true(fd >= 0);
-    assert_int_equal(fcntl(fd, F_OFD_GETLK, &lock), 0);
-    close(fd);
-    return lock.l_type != F_UNLCK;
-}
-
 /* Others see what we do by the bytes we hold. */
 LOCK_TEST(our_locks_tell_what_we_do)
 {
@@ -186,6 +266,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_raw_writer_excludes_ours),
         cmocka_unit_test(a_qcow2_writer_excludes_readers),
+        cmocka_unit_test(a_killed_holder_is_waited_for),
+        cmocka_unit_test(a_lock_of_nobody_is_waited_for),
         cmocka_unit_test(a_reader_minds_nothing),
         cmocka_unit_test(two_nodes_exclude_each_other),
         cmocka_unit_test(our_locks_tell_what_we_do),

@@ -4,12 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "loop/socket_address.h"
@@ -124,6 +126,106 @@ static void a_path_in_use_is_refused(void **state)
                    "'sock': it is in use by a running process");
     assert_int_equal(close(connect_unix("sock")), 0);
     socket_close_listener(fd);
+}
+
+static void send_descriptor(int socket, int fd)
+{
+    char byte = 0;
+    struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
+
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = { .header = { .cmsg_level = SOL_SOCKET,
+                              .cmsg_type = SCM_RIGHTS,
+                              .cmsg_len = CMSG_LEN(sizeof(int)) } };
+    struct msghdr message = { .msg_iov = &iov,
+                              .msg_iovlen = 1,
+                              .msg_control = &control,
+                              .msg_controllen = sizeof(control) };
+
+    memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+    if (sendmsg(socket, &message, 0) != 1) {
+        _exit(1);
+    }
+}
+
+static int receive_descriptor(int socket)
+{
+    char byte;
+    struct iovec iov = { .iov_base = &byte, .iov_len = 1 };
+
+    union {
+        struct cmsghdr header;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct msghdr message = { .msg_iov = &iov,
+                              .msg_iovlen = 1,
+                              .msg_control = &control,
+                              .msg_controllen = sizeof(control) };
+    int fd;
+
+    assert_int_equal(recvmsg(socket, &message, MSG_CMSG_CLOEXEC), 1);
+    memcpy(&fd, CMSG_DATA(&control.header), sizeof(fd));
+    return fd;
+}
+
+/* A listening socket that lives on when the process that made it is gone. */
+static int orphaned_listener(void)
+{
+    int pair[2];
+    int fd;
+    pid_t child;
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair),
+                     0);
+    child = fork();
+    if (child == 0) {
+        send_descriptor(pair[1], listen_at("type=unix,path=sock", NULL));
+        _exit(0);
+    }
+    fd = receive_descriptor(pair[0]);
+    assert_int_equal(waitpid(child, NULL, 0), child);
+    close(pair[0]);
+    close(pair[1]);
+    return fd;
+}
+
+/* Closes the listener once somebody has seen that it answers. */
+static void *answer_once(void *opaque)
+{
+    int *listener = opaque;
+    struct pollfd waiting = { .fd = *listener, .events = POLLIN };
+
+    assert_int_equal(poll(&waiting, 1, -1), 1);
+    close(*listener);
+    return NULL;
+}
+
+/* What answers still though its process is gone will not for long. */
+static void a_dead_process_path_is_waited_for(void **state)
+{
+    int orphan = orphaned_listener();
+    pthread_t thread;
+    int fd;
+
+    (void)state;
+    pthread_create(&thread, NULL, answer_once, &orphan);
+    fd = listen_at("type=unix,path=sock", NULL);
+    pthread_join(thread, NULL);
+    assert_ready_for_loop(fd);
+    socket_close_listener(fd);
+}
+
+/* ... and is not taken from who has inherited it. */
+static void an_inherited_path_is_refused(void **state)
+{
+    int orphan = orphaned_listener();
+
+    (void)state;
+    assert_refused("type=unix,path=sock", -EADDRINUSE, "in use");
+    assert_int_equal(close(connect_unix("sock")), 0);
+    socket_close_listener(orphan);
 }
 
 /* Closing leaves a path alone that is another's by now. */
@@ -302,7 +404,7 @@ static void families_are_chosen(void **state)
     fd = listen_at("type=inet,host=,port=0,ipv4=on", NULL);
     assert_int_equal(family_of(fd), AF_INET);
     socket_close_listener(fd);
-    fd = listen_at("type=inet,host=localhost,port=0,keep-alive=on", NULL);
+    fd = listen_at("type=inet,host=127.0.0.1,port=0,keep-alive=on", NULL);
     assert_int_equal(family_of(fd), AF_INET);
     assert_int_equal(
         getsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &keep_alive, &bytes), 0);
@@ -448,6 +550,8 @@ int main(void)
         IN_DIRECTORY(a_unix_path_comes_and_goes),
         IN_DIRECTORY(a_stale_path_is_taken_over),
         IN_DIRECTORY(a_path_in_use_is_refused),
+        IN_DIRECTORY(a_dead_process_path_is_waited_for),
+        IN_DIRECTORY(an_inherited_path_is_refused),
         IN_DIRECTORY(a_path_of_another_is_left),
         IN_DIRECTORY(other_files_are_left),
         IN_DIRECTORY(one_takes_a_stale_path),

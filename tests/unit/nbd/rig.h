@@ -57,5 +57,7 @@ int rig_delete(struct rig *rig, const char *id, bool hard, GError **err);
 void rig_wait_for_deleted(struct rig *rig, unsigned int count);
 /* Moves the node to the other of the two threads. */
 void rig_move(struct rig *rig);
+/* Tries to; the result of co_block_move(). */
+int rig_try_move(struct rig *rig);
 
 #endif

@@ -158,6 +158,54 @@ static void stopping_the_server_ends_everything(void **state)
     rig_start_server(*state, 10);
 }
 
+struct stop_call {
+    struct export_list *list;
+    GError **err;
+};
+
+static int co_stop_telling(void *opaque)
+{
+    struct stop_call *call = opaque;
+
+    return co_nbd_server_stop(call->list, call->err);
+}
+
+static int co_await_shutdown(void *opaque)
+{
+    co_export_shutdown(opaque);
+    return 0;
+}
+
+/* A disk that hangs cannot hold the command: it is told which export is left.
+ * That one goes, and the server, when the disk goes on. */
+static void stopping_does_not_wait_for_a_hung_disk(void **state)
+{
+    GError *err = NULL;
+    struct stop_call call = { rig_exports(*state), &err };
+    int fd;
+
+    rig_start_server(*state, 10);
+    assert_int_equal(rig_export(*state, "hung", true, NULL), 0);
+    assert_int_equal(rig_export(*state, "idle", true, NULL), 0);
+    fd = client_open(*state, "hung", false);
+    rig_set_mood(*state, RIG_HUNG);
+    send_read(fd, 1, 8);
+    rig_wait_for_hung(*state, 1);
+    assert_int_equal(rig_run(*state, co_stop_telling, &call), -ETIMEDOUT);
+    expect_sentence(&err, "requests of export 'hung' of node 'disk'");
+    client_expect_end(fd);
+    close(fd);
+    rig_wait_for_deleted(*state, 1);
+    assert_int_equal(rig_run(*state, count_exports, rig_exports(*state)), 1);
+    assert_int_equal(rig_run(*state, co_stop_telling, &call), -EALREADY);
+    expect_sentence(&err, "'hung'");
+    rig_set_mood(*state, RIG_QUICK);
+    rig_wait_for_deleted(*state, 2);
+    assert_int_equal(rig_run(*state, co_await_shutdown, rig_exports(*state)),
+                     0);
+    rig_start_server(*state, 10);
+}
+
 static void no_more_clients_than_allowed(void **state)
 {
     uint8_t greeting[NBD_GREETING_BYTES];
@@ -260,6 +308,41 @@ static void a_move_loses_no_byte_of_output(void **state)
     close(fd);
 }
 
+/* A move that a hung disk stops leaves every client where it was: those whose
+ * requests hang, and idle ones. */
+static void a_move_given_up_loses_nothing(void **state)
+{
+    uint8_t data[8];
+    int fds[2];
+
+    rig_start_server(*state, 10);
+    assert_int_equal(rig_export(*state, "a", true, NULL), 0);
+    fds[0] = client_open(*state, "a", false);
+    fds[1] = client_open(*state, "a", false);
+    rig_set_mood(*state, RIG_HUNG);
+    send_read(fds[0], 1, sizeof(data));
+    rig_wait_for_hung(*state, 1);
+    assert_int_equal(rig_try_move(*state), -ETIMEDOUT);
+    send_read(fds[0], 2, sizeof(data));
+    send_read(fds[1], 3, sizeof(data));
+    rig_wait_for_hung(*state, 3);
+    rig_set_mood(*state, RIG_QUICK);
+    assert_int_equal(client_simple(fds[1], 3), 0);
+    client_receive(fds[1], data, sizeof(data));
+    for (int i = 0; i < 2; i++) {
+        uint8_t raw[NBD_SIMPLE_BYTES + sizeof(data)];
+
+        client_receive(fds[0], raw, sizeof(raw));
+        assert_int_equal(load_be32(raw), NBD_SIMPLE_MAGIC);
+        assert_int_equal(load_be32(raw + 4), 0);
+    }
+    rig_move(*state);
+    for (int i = 0; i < 2; i++) {
+        still_answers(fds[i]);
+        close(fds[i]);
+    }
+}
+
 static gpointer write_all_the_time(gpointer opaque)
 {
     int fd = GPOINTER_TO_INT(opaque);
@@ -309,10 +392,12 @@ int main(void)
         TEST(a_deleted_export_may_be_added_again),
         TEST(a_hung_disk_does_not_hold_clients),
         TEST(stopping_the_server_ends_everything),
+        TEST(stopping_does_not_wait_for_a_hung_disk),
         TEST(no_more_clients_than_allowed),
         TEST(one_client_alone_is_not_told_to_multiply),
         TEST(a_move_loses_no_byte_of_input),
         TEST(a_move_loses_no_byte_of_output),
+        TEST(a_move_given_up_loses_nothing),
         TEST(moving_goes_on_under_load),
     };
 
