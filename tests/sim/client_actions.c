@@ -155,7 +155,7 @@ static void add_policies(struct json_value *data, struct random *random)
         json_dict_set_string(data, "on-target-error",
                              policies[random_below(random, 5)]);
     }
-    if (random_once_in(random, 5)) {
+    if (random_once_in(random, 3)) {
         json_dict_set_string(data, "on-cbw-error", "break-guest-write");
     }
     if (random_once_in(random, 5)) {

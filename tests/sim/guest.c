@@ -64,6 +64,13 @@ static void pick_range(struct request *request, unsigned int blocks_max)
         (unsigned int)random_between(random, 1, MIN(count, disk->block_count));
     request->first =
         (unsigned int)random_below(random, disk->block_count - count + 1);
+    /* Guests meet where others were just now. */
+    if (random_once_in(random, 3) &&
+        disk->hot_block + count <= disk->block_count) {
+        request->first = disk->hot_block;
+    } else if (random_once_in(random, 8)) {
+        disk->hot_block = request->first;
+    }
     request->offset = request->first * BLOCK_BYTES;
     end = MIN(request->offset + count * BLOCK_BYTES, disk->size_bytes);
     if (random_once_in(random, 5)) {

@@ -124,6 +124,7 @@ struct disk {
     struct block_user user;
     unsigned int guest_count;
     unsigned int guests_running;
+    unsigned int hot_block; /* where guests like to meet */
     bool quiescing;
     bool closing;
     struct co_queue stopped;
