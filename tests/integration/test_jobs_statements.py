@@ -11,7 +11,7 @@ import pytest
 from support.disks import (add_bitmap, add_disk, backup_action, failing_node,
                            new_disk, new_target)
 from support.images import (KIB, MIB, assert_same, first_difference, qemu_io,
-                            random_image, run)
+                            random_image, read_at, run, sparse_image, write_at)
 
 SIZE = 8 * MIB
 
@@ -173,19 +173,20 @@ def test_t14_nothing_is_lost_by_a_failure(daemon):
     assert_same(disk, image)
 
 
-def test_t15_a_paused_increment_keeps_its_bitmap_busy(daemon):
-    "T15: paused, the count stays as it was; resumed, all is consumed."
-    new_disk(daemon, "disk", SIZE, seed=1)
+def test_t15_a_stopped_increment_keeps_its_bitmap_busy(daemon):
+    "T15: stopped by an error, the count stays; resumed, all is consumed."
+    add_disk_that_fails_once(daemon, "disk")
     add_bitmap(daemon, "disk")
     write(daemon, "disk", "write 0 256k", "write 2M 192k")
     new_target(daemon, "target", SIZE)
     daemon.qmp.command(*backup_action("disk", "target", sync="incremental",
-                                      bitmap="b0", speed=1))
-    daemon.qmp.command("job-pause", id="job-disk")
+                                      bitmap="b0", on_source_error="stop"))
+    event = daemon.qmp.wait_event("BLOCK_JOB_ERROR", device="job-disk")
+    assert (event["data"]["operation"], event["data"]["action"]) == \
+        ("read", "stop")
     daemon.qmp.wait_event("JOB_STATUS_CHANGE", id="job-disk", status="paused")
     info = daemon.qmp.bitmap("disk", "b0")
     assert (info["busy"], info["count"]) == (True, 458752)
-    daemon.qmp.command("block-job-set-speed", device="job-disk", speed=0)
     daemon.qmp.command("job-resume", id="job-disk")
     assert "error" not in daemon.qmp.wait_job_gone("job-disk")["data"]
     info = daemon.qmp.bitmap("disk", "b0")
@@ -339,6 +340,22 @@ def test_t22_overlapping_writes_do_not_touch_what_was_saved(daemon):
     assert "error" not in daemon.qmp.wait_job_gone("job-disk")["data"]
     assert_same(before, target)
     assert first_difference(disk, target) == 0
+
+
+def test_t22_none_saves_only_what_is_overwritten(daemon):
+    "T22: sync=none copies old data when a guest overwrites it, nothing else."
+    disk = new_disk(daemon, "disk", SIZE, seed=1)
+    expected = sparse_image(daemon.folder / "expected", SIZE)
+    for offset in (0, 5 * MIB):
+        write_at(expected, offset, read_at(disk, offset, 128 * KIB))
+    target = new_target(daemon, "target", SIZE)
+    daemon.qmp.command(*backup_action("disk", "target", sync="none"))
+    write(daemon, "disk", "write -P 1 0 128k", "write -P 2 5M 70k",
+          "write -P 3 0 1k", "write -z 5M 128k")
+    daemon.qmp.command("job-cancel", id="job-disk")
+    assert daemon.qmp.wait_job_gone("job-disk")["event"] == \
+        "BLOCK_JOB_CANCELLED"
+    assert_same(expected, target)
 
 
 def test_t22_dismissing(daemon):
