@@ -363,6 +363,18 @@ int co_block_add(struct block_graph *graph,
     return ret;
 }
 
+/* Whoever needs durability flushes; this is for those who only said goodbye. */
+static void co_flush_last(struct block_node *node)
+{
+    int ret = co_block_child_flush(node);
+
+    if (ret < 0) {
+        g_warning("Node '%s' could not be flushed when it was closed, and what "
+                  "was written to it last may be lost: %s",
+                  node->name, g_strerror(-ret));
+    }
+}
+
 void co_block_close(struct block_node *node)
 {
     struct loop *main = node->graph->main;
@@ -372,6 +384,7 @@ void co_block_close(struct block_node *node)
         co_queue_wait(&node->visits);
     }
     co_move(node->home);
+    co_flush_last(node);
     block_hooks_release(node);
     if (node->driver->co_close != NULL) {
         node->driver->co_close(node);
