@@ -109,7 +109,8 @@ static void drop_range(struct backup *backup, uint64_t offset, uint64_t bytes)
     backup->total_bytes -= before - block_copy_remaining_bytes(backup->copy);
 }
 
-/* sync=top: drops the clusters that the source's own layer has nothing of. */
+/* sync=top: drops the clusters that the source's own layer has nothing of. Once
+ * the copy is over the source says what guests have made of it since. */
 static void co_drop_unallocated(struct backup *backup)
 {
     uint64_t end = block_size(backup->source);
@@ -118,7 +119,8 @@ static void co_drop_unallocated(struct backup *backup)
 
     while (offset < end && !co_job_pause_point(backup->job) &&
            co_block_status(backup->source, offset, end - offset, &extent) ==
-               0) {
+               0 &&
+           !block_copy_is_over(backup->copy)) {
         if ((extent.status & BLOCK_STATUS_ALLOCATED) == 0) {
             drop_range(backup, offset, extent.bytes);
         }

@@ -72,6 +72,21 @@ static void tell_seed(int signal_number)
     raise(signal_number);
 }
 
+/* What the engine warns of, faults mean: a part of the story. */
+static void on_log(const char *domain,
+                   GLogLevelFlags level,
+                   const char *message,
+                   void *opaque)
+{
+    struct world *world = world_current();
+
+    if ((level & G_LOG_LEVEL_WARNING) == 0 || world == NULL) {
+        g_log_default_handler(domain, level, message, opaque);
+    } else {
+        trace(world, "warning: %s", message);
+    }
+}
+
 static void run_fresh(struct histogram *histogram, double seconds)
 {
     double end = seconds_of(CLOCK_MONOTONIC) + seconds;
@@ -141,6 +156,7 @@ int main(int argc, char **argv)
     /* Buffers come and go by the thousand: keep their memory. */
     mallopt(M_MMAP_THRESHOLD, 1 << 30);
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
+    g_log_set_default_handler(on_log, NULL);
     signal(SIGABRT, tell_seed);
     signal(SIGSEGV, tell_seed);
     signal(SIGTRAP, tell_seed);

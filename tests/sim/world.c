@@ -110,13 +110,14 @@ static void on_event(void *opaque, const char *event, struct json_value *data)
 
 static void plan_faults(struct world *world, struct disk *disk)
 {
-    static const uint64_t errors[] = { 0, 3000, 400, 60 };
+    static const uint64_t errors[][5] = { { 0, 0, 3000, 400, 60 },
+                                          { 0, 1000, 400, 60, 12 } };
     static const uint64_t hangs[] = { 0, 0, 20000, 2000 };
     static const unsigned int instants[] = { 10, 40, 80 };
     struct random *random = &world->random;
 
     disk->faults = (struct faults){
-        .error_one_in = errors[random_below(random, G_N_ELEMENTS(errors))],
+        .error_one_in = errors[disk->is_target][random_below(random, 5)],
         .hang_one_in = hangs[random_below(random, G_N_ELEMENTS(hangs))],
         .instant_percent =
             instants[random_below(random, G_N_ELEMENTS(instants))],
