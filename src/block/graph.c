@@ -363,18 +363,6 @@ int co_block_add(struct block_graph *graph,
     return ret;
 }
 
-/* Whoever needs durability flushes; this is for those who only said goodbye. */
-static void co_flush_last(struct block_node *node)
-{
-    int ret = co_block_child_flush(node);
-
-    if (ret < 0) {
-        g_warning("Node '%s' could not be flushed when it was closed, and what "
-                  "was written to it last may be lost: %s",
-                  node->name, g_strerror(-ret));
-    }
-}
-
 void co_block_close(struct block_node *node)
 {
     struct loop *main = node->graph->main;
@@ -384,7 +372,6 @@ void co_block_close(struct block_node *node)
         co_queue_wait(&node->visits);
     }
     co_move(node->home);
-    co_flush_last(node);
     block_hooks_release(node);
     if (node->driver->co_close != NULL) {
         node->driver->co_close(node);
@@ -431,6 +418,23 @@ int co_block_del(struct block_graph *graph, const char *name, GError **err)
     return 0;
 }
 
+/* Whoever needs durability flushes; this is for guests that were not asked.
+ * Only at the very end, when nobody has to wait for a disk that hangs. */
+static void co_flush_last(struct block_node *node)
+{
+    struct loop *main = node->graph->main;
+    int ret;
+
+    co_move(node->home);
+    ret = co_block_child_flush(node);
+    co_move(main);
+    if (ret < 0) {
+        g_warning("Node '%s' could not be flushed when it was closed, and what "
+                  "was written to it last may be lost: %s",
+                  node->name, g_strerror(-ret));
+    }
+}
+
 void co_block_del_all(struct block_graph *graph)
 {
     struct list *link = graph->nodes.next;
@@ -442,6 +446,8 @@ void co_block_del_all(struct block_graph *graph)
             link = link->next;
             continue;
         }
+        node->deleting = true;
+        co_flush_last(node);
         co_block_close(node);
         link = graph->nodes.next;
     }
