@@ -389,3 +389,22 @@ def test_a_full_target_disk_fails_the_job_alone(daemon, background):
         run("umount", "-l", small)
     qemu_io(daemon.nbd_uri("disk"), "write -P 1 0 1M")
     qemu_io(disk, "read -P 1 0 1M", read_only=True)
+
+
+def test_a_read_only_directory_is_no_place_for_a_target(daemon):
+    "Neither node nor job comes of it, the error names file and reason."
+    new_disk(daemon, "disk", SIZE, seed=1)
+    folder = daemon.folder / "read-only"
+    folder.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "ro,size=4m", "tmpfs", folder)
+    try:
+        nodes = daemon.qmp.command("query-named-block-nodes")
+        error = daemon.qmp.error("drive-backup", device="disk", sync="full",
+                                 job_id="j", target=str(folder / "target"),
+                                 format="raw")
+        assert str(folder / "target") in error.desc
+        assert "Read-only file system" in error.desc
+        assert daemon.qmp.command("query-jobs") == []
+        assert daemon.qmp.command("query-named-block-nodes") == nodes
+    finally:
+        run("umount", "-l", folder)

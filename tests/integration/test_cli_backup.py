@@ -472,6 +472,25 @@ def test_an_unknown_outcome_is_never_built_upon(rig):
     rig.check_nothing_left()
 
 
+def test_a_read_only_repository_is_refused_and_loses_nothing(rig):
+    "The error names the place; once it can be written to, all goes on."
+    rig.backup()
+    subprocess.run(["mount", "--bind", rig.repo, rig.repo], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", rig.repo],
+                       check=True)
+        result = rig.run(*rig.words())
+        assert result.returncode == FAILED
+        assert str(rig.repo) in result.stderr
+        assert "Read-only file system" in result.stderr
+    finally:
+        subprocess.run(["umount", rig.repo], check=True)
+    rig.write("disk-a", "write -P 9 1M 64k")
+    rig.backup()
+    assert set(rig.kinds().values()) == {"incremental"}
+    rig.check_everything()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_cancels_and_cleans_up(rig, number):
     "Exit code 8, no job, no node, no partial point; the next run is right."
