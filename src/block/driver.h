@@ -17,6 +17,10 @@
 struct block_child_role {
     const char *name; /* option and role, "file"; NULL ends the table */
     bool required;
+    /* Only read from, whatever is done to the parent ("backing"). A child
+     * opened for it is read-only unless its own options say otherwise; that it
+     * is does not make the parent read-only. */
+    bool read_only;
 };
 
 struct block_driver {
@@ -25,6 +29,16 @@ struct block_driver {
     const struct schema_type *options; /* STRUCT: members beyond the common */
     const struct block_child_role *children; /* NULL: has none. Children are
         open before co_open. They are options too: list them there. */
+    /* NULL: the options name all children. Else called, as part of opening, when
+     * the children that they name are open and the required ones are, before
+     * co_open: reads from block_child() what the image says of itself and
+     * gives, in a new dict, BlockdevOptions for each optional role that the
+     * image names (block/filename.h makes them from a name). What is given for
+     * a role that block_child_is_given() is ignored. Keeps no state. On failure
+     * opening fails. */
+    int (*co_discover)(struct block_node *node,
+                       struct json_value **ret_children,
+                       GError **err);
     /* Which of enum block_flags co_pwritev deals with itself. BLOCK_FUA not
      * among them: the block layer flushes after the write. */
     unsigned int write_flags;
@@ -86,6 +100,10 @@ struct block_driver {
 /* For drivers: home thread, or from co_open. */
 void block_set_state(struct block_node *node, void *state);
 void *block_state(const struct block_node *node);
+/* co_discover only: do the options settle the role, be it as "none"? */
+bool block_child_is_given(const struct block_node *node, const char *role);
+/* The file that the node itself opens, copied; see block_filename(). */
+void block_set_filename(struct block_node *node, const char *filename);
 void block_set_size(struct block_node *node, uint64_t size_bytes);
 void block_set_limits(struct block_node *node,
                       const struct block_limits *limits);
@@ -148,6 +166,8 @@ void co_block_child_info(struct block_node *node, struct json_value *image);
  * of all drivers, BlockdevRef a node name or BlockdevOptions. */
 extern const struct schema_type blockdev_options_type;
 extern const struct schema_type blockdev_ref_type;
+/* ... or null: none. */
+extern const struct schema_type blockdev_ref_or_null_type;
 
 /* The common members of BlockdevOptions, ends with name NULL. */
 extern const struct schema_member blockdev_common_members[];

@@ -61,7 +61,7 @@ static struct json_value *children_info(const struct block_node *node)
     for (size_t i = 0; i < node->edge_count; i++) {
         struct json_value *child = json_dict_new();
 
-        json_dict_set_string(child, "child", node->edges[i].role);
+        json_dict_set_string(child, "child", node->edges[i].role->name);
         json_dict_set_string(child, "node-name",
                              block_name(node->edges[i].user.node));
         json_list_append(children, child);

@@ -97,6 +97,10 @@ uint64_t block_size(const struct block_node *node);
 struct loop *block_home(const struct block_node *node);
 /* Child in a role ("file", "backing"), NULL: none. Main or home thread. */
 struct block_node *block_child(const struct block_node *node, const char *role);
+/* The name of the file that the node's image is in, as it was opened: the
+ * node's own, else that of its first child (its `file`); NULL: it is in none.
+ * Fixed while the node lives. */
+const char *block_filename(const struct block_node *node);
 /* Was it added by the user (blockdev-add), or opened as someone's child? */
 bool block_is_named_by_user(const struct block_node *node);
 /* No other node uses it as a child. */

@@ -58,7 +58,7 @@ struct block_edge {
     struct block_user user; /* on the child's list of users */
     struct list link;       /* on the child's list of parents */
     struct block_node *parent;
-    const char *role; /* the driver's */
+    const struct block_child_role *role; /* the driver's */
 };
 
 struct block_node {
@@ -67,6 +67,9 @@ struct block_node {
     struct list users;
     struct list parents; /* struct block_edge */
     bool opening;        /* has its name, but cannot be found yet */
+    const struct json_value *options;    /* while opening; borrowed */
+    const struct block_node *opened_for; /* while opening: the parent that this
+                                            is opened for; NULL: none */
     bool deleting;
     bool moving;           /* to another home */
     unsigned int visitors; /* coroutines of the main thread at its home */
@@ -77,6 +80,7 @@ struct block_node {
     struct block_graph *graph;
     const struct block_driver *driver;
     char *name;
+    char *filename; /* owned; NULL: opens none itself */
     struct block_common common;
     bool read_only;
     bool by_user;
@@ -116,15 +120,15 @@ struct loop *block_graph_choose_loop(struct block_graph *graph);
 int block_common_parse(struct block_common *ret_common,
                        const struct json_value *options,
                        GError **err);
-/* A copy of a nested child's options with what it inherits filled in. */
+/* A copy of the options of a child in `role` with what it inherits filled in. */
 struct json_value *block_common_inherit(const struct block_common *parent,
+                                        const struct block_child_role *role,
                                         const struct json_value *child_options);
 
-/* child.c: opens or finds the children that `options` names. On failure the
- * edges made so far stay, for block_edges_release(). */
-int co_block_edges_open(struct block_node *node,
-                        const struct json_value *options,
-                        GError **err);
+/* child.c: opens or finds the children that node->options names, then those
+ * that the image itself names. On failure the edges made so far stay, for
+ * block_edges_release(). */
+int co_block_edges_open(struct block_node *node, GError **err);
 /* Lets go of the children; nested ones that nobody uses are deleted. */
 void co_block_edges_release(struct block_node *node);
 /* Fills node->path and node->depth; too deep is an error. */
@@ -137,11 +141,19 @@ int block_refs_collect(struct block_graph *graph,
                        GPtrArray *ret_nodes,
                        GError **err);
 
-/* graph.c: opens one node and, before it, its nested children. */
+/* same_file.c: is `filename` the same file as one of `others` (NULL entries are
+ * none), by whatever name? False for what cannot be found. */
+bool co_block_file_is_among(const char *filename,
+                            const char *const *others,
+                            size_t count);
+
+/* graph.c: opens one node and, before it, its nested children. `opened_for`:
+ * the parent, itself being opened, that this one is for; NULL: added by the
+ * user. */
 int co_block_open(struct block_graph *graph,
                   const struct json_value *options,
                   struct loop *home,
-                  bool by_user,
+                  const struct block_node *opened_for,
                   struct block_node **ret_node,
                   GError **err);
 void co_block_close(struct block_node *node);

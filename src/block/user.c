@@ -45,7 +45,9 @@ static void refresh_holds(struct block_node *node)
         shared = BLOCK_PERM_READ;
     }
     for (size_t i = 0; i < node->edge_count; i++) {
-        node->edges[i].user.permissions = used;
+        bool read_only = node->edges[i].role->read_only;
+
+        node->edges[i].user.permissions = read_only ? BLOCK_PERM_READ : used;
         node->edges[i].user.shared = shared;
     }
 }

@@ -191,8 +191,8 @@ static void co_blkdebug_info(struct block_node *node, struct json_value *image)
 }
 
 static const struct block_child_role blkdebug_children[] = {
-    { "image", true },
-    { NULL, false },
+    { .name = "image", .required = true },
+    { .name = NULL },
 };
 
 const struct block_driver driver_blkdebug = {

@@ -275,6 +275,7 @@ static int co_file_open_kind(struct block_node *node,
     };
     block_set_limits(node, &limits);
     block_set_size(node, state->size_bytes);
+    block_set_filename(node, state->filename);
     block_set_state(node, state);
     return 0;
 }

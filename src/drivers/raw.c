@@ -206,8 +206,8 @@ static void co_raw_info(struct block_node *node, struct json_value *image)
 }
 
 static const struct block_child_role raw_children[] = {
-    { "file", true },
-    { NULL, false },
+    { .name = "file", .required = true },
+    { .name = NULL },
 };
 
 const struct block_driver driver_raw = {

@@ -112,6 +112,21 @@ const struct schema_type blockdev_options_type = {
     .branches = driver_branches,
 };
 
+static const struct schema_branch ref_or_null_branches[] = {
+    { "definition", &blockdev_options_type },
+    { "reference", &schema_string },
+    { "none", &schema_null },
+    { NULL, NULL },
+};
+
+const struct schema_type blockdev_ref_or_null_type = {
+    .kind = SCHEMA_ALTERNATE,
+    .name = "BlockdevRefOrNull",
+    .doc = "The name of a node, the options of one to open, or null for none; "
+           "an empty name is null, too.",
+    .branches = ref_or_null_branches,
+};
+
 static const struct schema_branch ref_branches[] = {
     { "definition", &blockdev_options_type },
     { "reference", &schema_string },

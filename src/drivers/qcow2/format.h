@@ -44,10 +44,13 @@ enum {
 #define QCOW2_REFCOUNT_ORDER_MAX 6
 /* Bounds of ours on what a header may ask for (32 MiB, 8 MiB, 64 MiB), as
  * large as those of QEMU. */
-#define QCOW2_L1_COUNT_MAX             (UINT64_C(4) << 20)
-#define QCOW2_REFCOUNT_TABLE_BYTES_MAX (UINT64_C(8) << 20)
-#define QCOW2_SNAPSHOT_COUNT_MAX       65536
-#define QCOW2_SNAPSHOT_TABLE_BYTES_MAX (UINT64_C(64) << 20)
+#define QCOW2_L1_COUNT_MAX               (UINT64_C(4) << 20)
+#define QCOW2_REFCOUNT_TABLE_BYTES_MAX   (UINT64_C(8) << 20)
+#define QCOW2_SNAPSHOT_COUNT_MAX         65536
+#define QCOW2_SNAPSHOT_TABLE_BYTES_MAX   (UINT64_C(64) << 20)
+#define QCOW2_BITMAP_DIRECTORY_BYTES_MAX (UINT64_C(64) << 20)
+/* No cluster lies behind this: the tables have no more bits for an offset. */
+#define QCOW2_OFFSET_BITS_MAX 56
 
 #define QCOW2_INCOMPATIBLE_DIRTY       (UINT64_C(1) << 0)
 #define QCOW2_INCOMPATIBLE_CORRUPT     (UINT64_C(1) << 1)
@@ -79,6 +82,8 @@ enum qcow2_compression {
 #define QCOW2_L2_OFFSET_MASK             UINT64_C(0x00fffffffffffe00)
 #define QCOW2_SUBCLUSTERS                32
 #define QCOW2_REFCOUNT_TABLE_OFFSET_MASK UINT64_C(0xfffffffffffffe00)
+/* "Snapshots": the part of an entry before its extra data, id and name. */
+#define QCOW2_SNAPSHOT_ENTRY_BYTES 40
 /* Compressed clusters are measured in these. */
 #define QCOW2_SECTOR_BYTES 512
 

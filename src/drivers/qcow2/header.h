@@ -53,7 +53,8 @@ struct qcow2_header {
     char *data_file;      /* owned; NULL: not said */
     struct qcow2_bitmaps_extension bitmaps;
     GPtrArray *extensions;  /* struct qcow2_extension, all others; owned */
-    GBytes *unknown_fields; /* header bytes behind compression type; or NULL */
+    GBytes *unknown_fields; /* header bytes behind compression type, without
+                               zeroes at their end; NULL: none */
 };
 
 /* Reads the header from the first bytes of an image: `bytes` holds `length` of
@@ -68,6 +69,7 @@ struct qcow2_header *qcow2_header_parse(const uint8_t *bytes,
                                         size_t length,
                                         const char *name,
                                         GError **err);
+/* Version 3, clusters of 64 KiB, 16 refcount bits; all else zero. */
 struct qcow2_header *qcow2_header_new(void);
 struct qcow2_header *qcow2_header_copy(const struct qcow2_header *header);
 void qcow2_header_free(struct qcow2_header *header);
@@ -79,6 +81,11 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(qcow2_header, qcow2_header_free)
 int qcow2_header_format(const struct qcow2_header *header,
                         GByteArray **ret_cluster,
                         GError **err);
+
+/* How many L1 entries a disk of that size needs at least, with the cluster size
+ * and entries that `header` has. */
+uint64_t qcow2_l1_count_for(const struct qcow2_header *header,
+                            uint64_t size_bytes);
 
 /* Is it qcow2 at all? `bytes` are the first 4 or more. */
 bool qcow2_magic_matches(const uint8_t *bytes, size_t length);

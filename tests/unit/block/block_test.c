@@ -257,8 +257,8 @@ static int co_filter_truncate(struct block_node *node,
 }
 
 static const struct block_child_role filter_children[] = {
-    { "file", true },
-    { NULL, false },
+    { .name = "file", .required = true },
+    { .name = NULL },
 };
 
 static const struct block_driver driver_filter = {
