@@ -166,8 +166,10 @@ int co_block_child_truncate(struct block_node *node,
 /* The child's own addition to ImageInfo. */
 void co_block_child_info(struct block_node *node, struct json_value *image);
 
-/* The composed option types (drivers/registry.c): BlockdevOptions is the union
+/* The composed option types (drivers/registry.c): BlockdevDriver is the
+ * enumeration of all drivers, BlockdevOptions is the union
  * of all drivers, BlockdevRef a node name or BlockdevOptions. */
+extern const struct schema_type blockdev_driver_type;
 extern const struct schema_type blockdev_options_type;
 extern const struct schema_type blockdev_ref_type;
 /* ... or null: none. */
