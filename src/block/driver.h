@@ -97,6 +97,11 @@ struct block_driver {
      * thread, no request is under way. NULL: cannot bear that, and it will not
      * happen. */
     void (*children_changed)(struct block_node *node);
+    /* The node has come to rest, and may go to another home; and on the home it
+     * has then, it goes on. NULL: nothing is tied to the thread (a timer would
+     * be). Plain callbacks on the home thread. */
+    void (*drained)(struct block_node *node);
+    void (*undrained)(struct block_node *node);
     /* Adds to ImageInfo: filename (required), actual-size and the like. */
     void (*co_info)(struct block_node *node, struct json_value *image);
 };
