@@ -101,6 +101,10 @@ struct block_node *block_child(const struct block_node *node, const char *role);
  * node's own, else that of its first child (its `file`); NULL: it is in none.
  * Fixed while the node lives. */
 const char *block_filename(const struct block_node *node);
+/* Sets in `options`, of a node that is to take the place of `node`, what that
+ * one has for cache and discard. */
+void block_take_over_options(const struct block_node *node,
+                             struct json_value *options);
 /* Was it added by the user (blockdev-add), or opened as someone's child? */
 bool block_is_named_by_user(const struct block_node *node);
 /* No other node uses it as a child. */
