@@ -28,11 +28,12 @@
 #include "drivers/qcow2/table_cache.h"
 #include "loop/co_lock.h"
 
-struct qcow2_refcounts; /* refcount.h */
-struct qcow2_commit;    /* metadata_commit.h */
-struct qcow2_frees;     /* free_later.h */
-struct cluster_set;     /* cluster_set.h */
-struct qcow2_snapshots; /* snapshot.h */
+struct qcow2_refcounts;    /* refcount.h */
+struct qcow2_commit;       /* metadata_commit.h */
+struct qcow2_frees;        /* free_later.h */
+struct cluster_set;        /* cluster_set.h */
+struct qcow2_snapshots;    /* snapshot.h */
+struct decompressed_cache; /* decompressed.h */
 
 struct qcow2_image {
     struct block_node *node;
@@ -65,6 +66,9 @@ struct qcow2_image {
                                      so changes the L1 table */
     bool corrupt;              /* found to be, or marked so: no write */
     struct qcow2_snapshots *snapshots;
+    bool shows_snapshot; /* l1 is that of a snapshot; never writable */
+    struct decompressed_cache *decompressed;
+    uint64_t refcount_cache_bytes; /* bound of the cache of refcount blocks */
 
     struct range_lock ranges; /* guest bytes whose mapping or data changes */
     /* Options pass-discard-request, pass-discard-other: what a discard frees,
