@@ -93,6 +93,10 @@ struct block_driver {
                    uint64_t bytes,
                    int *ret_fd,
                    uint64_t *ret_file_offset); /* NULL: never */
+    /* Another node has taken a child's place, or a backing node has come. Main
+     * thread, no request is under way. NULL: cannot bear that, and it will not
+     * happen. */
+    void (*children_changed)(struct block_node *node);
     /* The node has come to rest, and may go to another home; and on the home it
      * has then, it goes on. NULL: nothing is tied to the thread (a timer would
      * be). Plain callbacks on the home thread. */
@@ -167,8 +171,10 @@ int co_block_child_truncate(struct block_node *node,
 /* The child's own addition to ImageInfo. */
 void co_block_child_info(struct block_node *node, struct json_value *image);
 
-/* The composed option types (drivers/registry.c): BlockdevOptions is the union
+/* The composed option types (drivers/registry.c): BlockdevDriver is the
+ * enumeration of all drivers, BlockdevOptions is the union
  * of all drivers, BlockdevRef a node name or BlockdevOptions. */
+extern const struct schema_type blockdev_driver_type;
 extern const struct schema_type blockdev_options_type;
 extern const struct schema_type blockdev_ref_type;
 /* ... or null: none. */
