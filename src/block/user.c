@@ -59,8 +59,10 @@ static void refresh_holds(struct block_node *node)
     }
     for (size_t i = 0; i < node->edge_count; i++) {
         struct block_edge *edge = &node->edges[i];
+        bool resizes = edge->role->grows && (used & BLOCK_PERM_WRITE) != 0;
 
         edge->user.permissions = edge->role->read_only ? BLOCK_PERM_READ : used;
+        edge->user.permissions |= resizes ? BLOCK_PERM_RESIZE : 0;
         edge->user.shared = edge->role->read_only ? backing : shared;
     }
 }
