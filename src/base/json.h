@@ -5,7 +5,7 @@
  * Integers keep their exact value over the whole range of int64 and uint64
  * (QAPI's `int` and `size`). A value is owned by one holder; putting it into a
  * list or dict hands it over. Reading QMP's dialect from a stream is done by
- * qmp/json_reader.h. Not shared between threads; handing over is fine.
+ * base/json_reader.h. Not shared between threads; handing over is fine.
  *
  * Strings are UTF-8 and end with NUL. A U+0000 that a client sent inside one is
  * kept as the bytes C0 80 and written as \u0000 again, so that an `id` comes

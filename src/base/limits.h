@@ -15,6 +15,7 @@
 /* Names. */
 #define LIMIT_NODE_NAME_BYTES   31
 #define LIMIT_BITMAP_NAME_BYTES 1023
+#define LIMIT_IMAGE_NAME_BYTES  4095
 #define LIMIT_ID_BYTES          255
 
 /* NBD (protocol document, "Size constraints"). */

@@ -3,14 +3,20 @@
  * A node's children: opening or finding them, and letting them go.
  *
  * An option in a child's role is a node's name, or the options of a node to
- * open with the parent; null and "" mean none. A node is complete before a
- * parent can name it, so the graph cannot have loops.
+ * open with the parent; null and "" mean none. What the options leave open the
+ * image may settle: when the other children are there, its driver is asked
+ * which nodes the image names for the roles that are left (co_discover).
+ *
+ * A node is complete before a parent can name it, so the graph cannot have
+ * loops. Images can: one that names a file which is being opened further up is
+ * refused, and so are chains that are too long.
  */
 #include <errno.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "block/node_priv.h"
+#include "loop/coroutine.h"
 
 static size_t count_roles(const struct block_driver *driver)
 {
@@ -24,6 +30,18 @@ static size_t count_roles(const struct block_driver *driver)
     return count;
 }
 
+const struct block_child_role *block_role_find(
+    const struct block_driver *driver,
+    const char *name)
+{
+    for (size_t i = 0; i < count_roles(driver); i++) {
+        if (strcmp(driver->children[i].name, name) == 0) {
+            return &driver->children[i];
+        }
+    }
+    return NULL;
+}
+
 /* Does the option name a child at all? */
 static bool names_child(const struct json_value *value)
 {
@@ -33,7 +51,7 @@ static bool names_child(const struct json_value *value)
     return json_type_of(value) != JSON_STRING || *json_get_string(value) != 0;
 }
 
-static int error_too_deep(GError **err)
+int block_error_too_deep(GError **err)
 {
     return error_set(err, -ELOOP,
                      "more than %d nodes on top of each other are not "
@@ -54,7 +72,7 @@ int block_refs_collect(struct block_graph *graph,
         return 0; /* opening it says so */
     }
     if (level > BLOCK_DEPTH_MAX) {
-        return error_too_deep(err);
+        return block_error_too_deep(err);
     }
     for (size_t i = 0; i < count_roles(driver); i++) {
         const struct json_value *value =
@@ -83,6 +101,7 @@ int block_refs_collect(struct block_graph *graph,
 }
 
 static int co_child_get(struct block_node *parent,
+                        const struct block_child_role *role,
                         const struct json_value *value,
                         struct block_node **ret_child,
                         GError **err)
@@ -93,33 +112,45 @@ static int co_child_get(struct block_node *parent,
         *ret_child = block_find(parent->graph, json_get_string(value), err);
         return *ret_child == NULL ? -ENOENT : 0;
     }
-    options = block_common_inherit(&parent->common, value);
-    return co_block_open(parent->graph, options, parent->home, false, ret_child,
-                         err);
+    options = block_common_inherit(&parent->common, role, value);
+    return co_block_open(parent->graph, options, parent->home, parent,
+                         ret_child, err);
 }
 
-static int edge_attach(struct block_edge *edge,
-                       struct block_node *parent,
-                       struct block_node *child,
-                       const char *role,
-                       GError **err)
+int block_edge_add(struct block_node *node,
+                   struct block_node *child,
+                   const struct block_child_role *role,
+                   GError **err)
 {
+    struct block_edge *edge = &node->edges[node->edge_count];
     int ret;
 
-    edge->parent = parent;
+    edge->parent = node;
     edge->role = role;
     edge->user = (struct block_user){
         .kind = "node",
-        .id = parent->name,
+        .id = node->name,
         .permissions = BLOCK_PERM_READ,
         .shared = BLOCK_PERM_ALL,
+        .on_replace = BLOCK_USER_MOVES,
     };
     list_init(&edge->link);
     ret = block_attach(child, &edge->user, err);
     if (ret == 0) {
         list_append(&child->parents, &edge->link);
+        node->edge_count++;
     }
     return ret;
+}
+
+struct block_node *block_edge_drop(struct block_node *node)
+{
+    struct block_edge *edge = &node->edges[--node->edge_count];
+    struct block_node *child = edge->user.node;
+
+    list_remove(&edge->link);
+    block_detach(&edge->user);
+    return child;
 }
 
 static void co_release_child(struct block_node *child)
@@ -134,7 +165,6 @@ static int co_edge_open(struct block_node *node,
                         const struct json_value *value,
                         GError **err)
 {
-    struct block_edge *edge = &node->edges[node->edge_count];
     struct block_node *child;
     int ret;
 
@@ -147,34 +177,27 @@ static int co_edge_open(struct block_node *node,
                          "name or a node's options",
                          node->name, node->driver->name, role->name);
     }
-    ret = co_child_get(node, value, &child, err);
+    ret = co_child_get(node, role, value, &child, err);
     if (ret < 0) {
         return ret;
     }
-    ret = edge_attach(edge, node, child, role->name, err);
+    ret = block_edge_add(node, child, role, err);
     if (ret < 0) {
         co_release_child(child);
         return ret;
     }
-    node->edge_count++;
     /* What is below cannot be written to: neither can this be. */
-    node->read_only |= child->read_only;
+    node->read_only |= child->read_only && !role->read_only;
     return 0;
 }
 
-int co_block_edges_open(struct block_node *node,
-                        const struct json_value *options,
-                        GError **err)
+/* The children that the options name. */
+static int co_given_open(struct block_node *node, GError **err)
 {
-    const struct block_driver *driver = node->driver;
-    size_t count = count_roles(driver);
-
-    /* The links are embedded, so the array must not move later. */
-    node->edges = g_new0(struct block_edge, count);
-    for (size_t i = 0; i < count; i++) {
-        const struct block_child_role *role = &driver->children[i];
-        int ret =
-            co_edge_open(node, role, json_dict_get(options, role->name), err);
+    for (size_t i = 0; i < count_roles(node->driver); i++) {
+        const struct block_child_role *role = &node->driver->children[i];
+        int ret = co_edge_open(node, role,
+                               json_dict_get(node->options, role->name), err);
 
         if (ret < 0) {
             return ret;
@@ -183,15 +206,117 @@ int co_block_edges_open(struct block_node *node,
     return 0;
 }
 
+/* The file that a tree of options opens first; NULL: none is named. */
+static const char *options_filename(const struct json_value *options)
+{
+    const struct json_value *below;
+
+    while (json_dict_get(options, "filename") == NULL) {
+        below = json_dict_get(options, "file");
+        if (below == NULL || json_type_of(below) != JSON_DICT) {
+            return NULL;
+        }
+        options = below;
+    }
+    return json_dict_string(options, "filename", NULL);
+}
+
+static const char *shown(const char *filename)
+{
+    return filename == NULL ? "(an image without a file)" : filename;
+}
+
+/* Does `child`, that the image of `node` names, lead back to an image that is
+ * being opened, or too far? */
+static int co_check_chain(const struct block_node *node,
+                          const struct block_child_role *role,
+                          const struct json_value *child,
+                          GError **err)
+{
+    const char *filename = options_filename(child);
+    const char *parents[BLOCK_DEPTH_MAX];
+    size_t count = 0;
+
+    for (const struct block_node *at = node; at != NULL; at = at->opened_for) {
+        if (count == BLOCK_DEPTH_MAX) {
+            return error_set(err, -ELOOP,
+                             "'%s' is not opened as the %s of '%s': a chain "
+                             "of more than %d images is not supported",
+                             shown(filename), role->name,
+                             shown(block_filename(node)), BLOCK_DEPTH_MAX);
+        }
+        parents[count++] = block_filename(at);
+    }
+    if (filename != NULL && co_block_file_is_among(filename, parents, count)) {
+        return error_set(err, -ELOOP,
+                         "'%s' is not opened as the %s of '%s': it lies on "
+                         "that image itself, so the chain has no end",
+                         filename, role->name, shown(block_filename(node)));
+    }
+    return 0;
+}
+
+static int co_discovered_open(struct block_node *node,
+                              const struct block_child_role *role,
+                              const struct json_value *child,
+                              GError **err)
+{
+    g_autoptr(GPtrArray) named = g_ptr_array_new();
+    int ret = block_refs_collect(node->graph, child, 0, named, err);
+
+    if (ret == 0 && named->len > 0) {
+        ret = error_set(err, -EINVAL,
+                        "'%s' names a node of this daemon, '%s', in its %s, "
+                        "which an image cannot",
+                        shown(block_filename(node)),
+                        block_name(g_ptr_array_index(named, 0)), role->name);
+    }
+    if (ret == 0) {
+        ret = co_check_chain(node, role, child, err);
+    }
+    return ret < 0 ? ret : co_edge_open(node, role, child, err);
+}
+
+/* The children that the image names, where the options do not say. */
+static int co_discover(struct block_node *node, GError **err)
+{
+    g_autoptr(json_value) found = NULL;
+    int ret;
+
+    co_move(node->home);
+    ret = node->driver->co_discover(node, &found, err);
+    co_move(node->graph->main);
+    for (size_t i = 0; ret == 0 && i < count_roles(node->driver); i++) {
+        const struct block_child_role *role = &node->driver->children[i];
+        const struct json_value *child = json_dict_get(found, role->name);
+
+        if (child != NULL && !block_child_is_given(node, role->name)) {
+            ret = co_discovered_open(node, role, child, err);
+        }
+    }
+    if (ret < 0 && node->opened_for == NULL) {
+        g_prefix_error(err, "node '%s': ", node->name);
+    }
+    return ret;
+}
+
+int co_block_edges_open(struct block_node *node, GError **err)
+{
+    int ret;
+
+    /* The links are embedded, so the array must not move later. */
+    node->edges = g_new0(struct block_edge, count_roles(node->driver));
+    ret = co_given_open(node, err);
+    if (ret == 0 && node->driver->co_discover != NULL) {
+        ret = co_discover(node, err);
+    }
+    return ret;
+}
+
 void co_block_edges_release(struct block_node *node)
 {
     while (node->edge_count > 0) {
-        struct block_edge *edge = &node->edges[--node->edge_count];
-        struct block_node *child = edge->user.node;
-
-        list_remove(&edge->link);
-        block_detach(&edge->user);
-        co_release_child(child);
+        co_release_child(block_edge_drop(node));
     }
     g_free(node->edges);
     node->edges = NULL;
@@ -205,10 +330,11 @@ static gint deeper_first(gconstpointer a, gconstpointer b)
     return (gint)(*right)->depth - (gint)(*left)->depth;
 }
 
-int block_path_build(struct block_node *node, GError **err)
+void block_path_build(struct block_node *node)
 {
     GPtrArray *path = g_ptr_array_new();
 
+    node->depth = 0;
     g_ptr_array_add(path, node);
     for (size_t i = 0; i < node->edge_count; i++) {
         const struct block_node *child = node->edges[i].user.node;
@@ -221,7 +347,7 @@ int block_path_build(struct block_node *node, GError **err)
         }
     }
     g_ptr_array_sort(path, deeper_first);
+    g_free(node->path);
     node->path_count = path->len;
     node->path = (struct block_node **)(void *)g_ptr_array_free(path, FALSE);
-    return node->depth > BLOCK_DEPTH_MAX ? error_too_deep(err) : 0;
 }

@@ -17,6 +17,12 @@
 struct block_child_role {
     const char *name; /* option and role, "file"; NULL ends the table */
     bool required;
+    /* Only read from, whatever is done to the parent ("backing"). A child
+     * opened for it is read-only unless its own options say otherwise; that it
+     * is does not make the parent read-only. */
+    bool read_only;
+    /* Who writes to the parent makes it resize this child (a format's "file"). */
+    bool grows;
 };
 
 struct block_driver {
@@ -25,6 +31,16 @@ struct block_driver {
     const struct schema_type *options; /* STRUCT: members beyond the common */
     const struct block_child_role *children; /* NULL: has none. Children are
         open before co_open. They are options too: list them there. */
+    /* NULL: the options name all children. Else called, as part of opening, when
+     * the children that they name are open and the required ones are, before
+     * co_open: reads from block_child() what the image says of itself and
+     * gives, in a new dict, BlockdevOptions for each optional role that the
+     * image names (block/filename.h makes them from a name). What is given for
+     * a role that block_child_is_given() is ignored. Keeps no state. On failure
+     * opening fails. */
+    int (*co_discover)(struct block_node *node,
+                       struct json_value **ret_children,
+                       GError **err);
     /* Which of enum block_flags co_pwritev deals with itself. BLOCK_FUA not
      * among them: the block layer flushes after the write. */
     unsigned int write_flags;
@@ -74,11 +90,24 @@ struct block_driver {
                        uint64_t size_bytes,
                        bool shrink,
                        GError **err); /* NULL: refused */
+    /* From now on a parent resizes the node whenever it has to, so nobody else
+     * may rely on its size, other processes included; or (`owned` false, which
+     * cannot fail) no more. -EBUSY: somebody does. NULL: nothing to do. */
+    int (*co_own_size)(struct block_node *node, bool owned, GError **err);
     int (*try_map)(struct block_node *node,
                    uint64_t offset,
                    uint64_t bytes,
                    int *ret_fd,
                    uint64_t *ret_file_offset); /* NULL: never */
+    /* Another node has taken a child's place, or a backing node has come. Main
+     * thread, no request is under way. NULL: cannot bear that, and it will not
+     * happen. */
+    void (*children_changed)(struct block_node *node);
+    /* The node has come to rest, and may go to another home; and on the home it
+     * has then, it goes on. NULL: nothing is tied to the thread (a timer would
+     * be). Plain callbacks on the home thread. */
+    void (*drained)(struct block_node *node);
+    void (*undrained)(struct block_node *node);
     /* Adds to ImageInfo: filename (required), actual-size and the like. */
     void (*co_info)(struct block_node *node, struct json_value *image);
 };
@@ -86,6 +115,10 @@ struct block_driver {
 /* For drivers: home thread, or from co_open. */
 void block_set_state(struct block_node *node, void *state);
 void *block_state(const struct block_node *node);
+/* co_discover only: do the options settle the role, be it as "none"? */
+bool block_child_is_given(const struct block_node *node, const char *role);
+/* The file that the node itself opens, copied; see block_filename(). */
+void block_set_filename(struct block_node *node, const char *filename);
 void block_set_size(struct block_node *node, uint64_t size_bytes);
 void block_set_limits(struct block_node *node,
                       const struct block_limits *limits);
@@ -141,13 +174,19 @@ int co_block_child_truncate(struct block_node *node,
                             uint64_t size_bytes,
                             bool shrink,
                             GError **err);
+/* See block_driver.co_own_size. */
+int co_block_child_own_size(struct block_node *node, bool owned, GError **err);
 /* The child's own addition to ImageInfo. */
 void co_block_child_info(struct block_node *node, struct json_value *image);
 
-/* The composed option types (drivers/registry.c): BlockdevOptions is the union
+/* The composed option types (drivers/registry.c): BlockdevDriver is the
+ * enumeration of all drivers, BlockdevOptions is the union
  * of all drivers, BlockdevRef a node name or BlockdevOptions. */
+extern const struct schema_type blockdev_driver_type;
 extern const struct schema_type blockdev_options_type;
 extern const struct schema_type blockdev_ref_type;
+/* ... or null: none. */
+extern const struct schema_type blockdev_ref_or_null_type;
 
 /* The common members of BlockdevOptions, ends with name NULL. */
 extern const struct schema_member blockdev_common_members[];

@@ -197,6 +197,7 @@ static void node_free(struct block_node *node)
 {
     list_remove(&node->link);
     g_free(node->path);
+    g_free(node->filename);
     g_free(node->name);
     g_free(node);
 }
@@ -270,7 +271,7 @@ static int co_open_driver(struct block_node *node,
 int co_block_open(struct block_graph *graph,
                   const struct json_value *options,
                   struct loop *home,
-                  bool by_user,
+                  const struct block_node *opened_for,
                   struct block_node **ret_node,
                   GError **err)
 {
@@ -295,10 +296,13 @@ int co_block_open(struct block_graph *graph,
         return -EINVAL;
     }
     node = node_new(graph, driver, &name, home, &common);
-    node->by_user = by_user;
-    ret = co_block_edges_open(node, options, err);
+    node->by_user = opened_for == NULL;
+    node->opened_for = opened_for;
+    node->options = options;
+    ret = co_block_edges_open(node, err);
     if (ret == 0) {
-        ret = block_path_build(node, err);
+        block_path_build(node);
+        ret = node->depth > BLOCK_DEPTH_MAX ? block_error_too_deep(err) : 0;
     }
     if (ret == 0) {
         ret = co_open_driver(node, options, err);
@@ -309,6 +313,8 @@ int co_block_open(struct block_graph *graph,
         return ret;
     }
     node->opening = false;
+    node->opened_for = NULL;
+    node->options = NULL;
     /* It is newer than the children that were opened for it. */
     list_remove(&node->link);
     list_prepend(&graph->nodes, &node->link);
@@ -355,7 +361,7 @@ int co_block_add(struct block_graph *graph,
     }
     ret = co_choose_home(graph, options, &home, err);
     if (ret == 0) {
-        ret = co_block_open(graph, options, home, true, &node, err);
+        ret = co_block_open(graph, options, home, NULL, &node, err);
     }
     if (ret == 0 && ret_node != NULL) {
         *ret_node = node;

@@ -45,11 +45,30 @@ struct loop *block_home(const struct block_node *node)
 struct block_node *block_child(const struct block_node *node, const char *role)
 {
     for (size_t i = 0; i < node->edge_count; i++) {
-        if (strcmp(node->edges[i].role, role) == 0) {
+        if (strcmp(node->edges[i].role->name, role) == 0) {
             return node->edges[i].user.node;
         }
     }
     return NULL;
+}
+
+const char *block_filename(const struct block_node *node)
+{
+    while (node->filename == NULL && node->edge_count > 0) {
+        node = node->edges[0].user.node;
+    }
+    return node->filename;
+}
+
+void block_set_filename(struct block_node *node, const char *filename)
+{
+    g_free(node->filename);
+    node->filename = g_strdup(filename);
+}
+
+bool block_child_is_given(const struct block_node *node, const char *role)
+{
+    return json_dict_get(node->options, role) != NULL;
 }
 
 bool block_is_named_by_user(const struct block_node *node)

@@ -58,7 +58,7 @@ struct block_edge {
     struct block_user user; /* on the child's list of users */
     struct list link;       /* on the child's list of parents */
     struct block_node *parent;
-    const char *role; /* the driver's */
+    const struct block_child_role *role; /* the driver's */
 };
 
 struct block_node {
@@ -67,6 +67,9 @@ struct block_node {
     struct list users;
     struct list parents; /* struct block_edge */
     bool opening;        /* has its name, but cannot be found yet */
+    const struct json_value *options;    /* while opening; borrowed */
+    const struct block_node *opened_for; /* while opening: the parent that this
+                                            is opened for; NULL: none */
     bool deleting;
     bool moving;           /* to another home */
     unsigned int visitors; /* coroutines of the main thread at its home */
@@ -77,19 +80,25 @@ struct block_node {
     struct block_graph *graph;
     const struct block_driver *driver;
     char *name;
+    char *filename; /* owned; NULL: opens none itself */
     struct block_common common;
     bool read_only;
     bool by_user;
+    struct block_limits limits;
+
+    /* Changed by main while drained, or used by nobody, else fixed. */
+    struct loop *home;
     struct block_edge *edges; /* owned; the children */
     size_t edge_count;
     unsigned int depth;       /* how many levels are below it */
     struct block_node **path; /* owned; itself and all below it, once each,
-                                 parents before children */
+                                 parents before children: itself first */
     size_t path_count;
-    struct block_limits limits;
-
-    /* Changed by main while drained, else fixed. */
-    struct loop *home;
+    struct block_node *retarget; /* where requests shall go that are held when
+                                    the drain ends: writes ... */
+    bool retarget_all;           /* ... and others; NULL: where they meant to */
+    bool backing_unflushed; /* what was written to the backing node before it
+                               became that may not be durable */
 
     /* home */
     void *state; /* the driver's */
@@ -116,19 +125,35 @@ struct loop *block_graph_choose_loop(struct block_graph *graph);
 int block_common_parse(struct block_common *ret_common,
                        const struct json_value *options,
                        GError **err);
-/* A copy of a nested child's options with what it inherits filled in. */
+/* A copy of the options of a child in `role` with what it inherits filled in. */
 struct json_value *block_common_inherit(const struct block_common *parent,
+                                        const struct block_child_role *role,
                                         const struct json_value *child_options);
 
-/* child.c: opens or finds the children that `options` names. On failure the
- * edges made so far stay, for block_edges_release(). */
-int co_block_edges_open(struct block_node *node,
-                        const struct json_value *options,
-                        GError **err);
+/* child.c: opens or finds the children that node->options names, then those
+ * that the image itself names. On failure the edges made so far stay, for
+ * block_edges_release(). */
+int co_block_edges_open(struct block_node *node, GError **err);
 /* Lets go of the children; nested ones that nobody uses are deleted. */
 void co_block_edges_release(struct block_node *node);
-/* Fills node->path and node->depth; too deep is an error. */
-int block_path_build(struct block_node *node, GError **err);
+/* Sets node->path and node->depth from the children's. */
+void block_path_build(struct block_node *node);
+int block_error_too_deep(GError **err);
+/* Attaches the next edge, to `child`; there must be room. */
+int block_edge_add(struct block_node *node,
+                   struct block_node *child,
+                   const struct block_child_role *role,
+                   GError **err);
+/* Lets go of the last edge; the child it was to. */
+struct block_node *block_edge_drop(struct block_node *node);
+/* The driver's role of that name; NULL: none. */
+const struct block_child_role *block_role_find(
+    const struct block_driver *driver,
+    const char *name);
+
+/* user.c: brings the holds of the node's edges, and of all below, up to what its
+ * users do. */
+void block_refresh_below(struct block_node *node);
 /* All existing nodes that `options` names at any depth, appended. `level` is
  * how deep `options` is itself; too deep is an error. */
 int block_refs_collect(struct block_graph *graph,
@@ -137,11 +162,19 @@ int block_refs_collect(struct block_graph *graph,
                        GPtrArray *ret_nodes,
                        GError **err);
 
-/* graph.c: opens one node and, before it, its nested children. */
+/* same_file.c: is `filename` the same file as one of `others` (NULL entries are
+ * none), by whatever name? False for what cannot be found. */
+bool co_block_file_is_among(const char *filename,
+                            const char *const *others,
+                            size_t count);
+
+/* graph.c: opens one node and, before it, its nested children. `opened_for`:
+ * the parent, itself being opened, that this one is for; NULL: added by the
+ * user. */
 int co_block_open(struct block_graph *graph,
                   const struct json_value *options,
                   struct loop *home,
-                  bool by_user,
+                  const struct block_node *opened_for,
                   struct block_node **ret_node,
                   GError **err);
 void co_block_close(struct block_node *node);
@@ -151,7 +184,10 @@ const struct block_driver *block_driver_find(const struct block_graph *graph,
 /* fence.c */
 void block_gate_init(struct block_gate *gate);
 /* Passes the gates of the node and of all below it; may wait. */
-void co_block_gate_enter(struct block_node *node, enum block_lane lane);
+/* Returns the node that was entered and that is to be left: another one, if that
+ * took the node's place while the request was held. */
+struct block_node *co_block_gate_enter(struct block_node *node,
+                                       enum block_lane lane);
 void block_gate_leave(struct block_node *node, enum block_lane lane);
 
 static inline bool block_lane_is_open(const struct block_gate_lane *lane)
@@ -163,7 +199,10 @@ static inline bool block_lane_is_open(const struct block_gate_lane *lane)
 static inline bool block_gate_is_open(const struct block_node *node,
                                       enum block_lane lane)
 {
-    for (size_t i = 0; i < node->path_count; i++) {
+    if (!block_lane_is_open(&node->gate.lanes[lane])) {
+        return false;
+    }
+    for (size_t i = 1; i < node->path_count; i++) {
         if (!block_lane_is_open(&node->path[i]->gate.lanes[lane])) {
             return false;
         }

@@ -4,7 +4,8 @@
  *
  * A child that is opened with its parent takes over the parent's cache mode
  * and access mode, unless its own options say otherwise. `discard` is decided
- * by the parent, so for the child it is on.
+ * by the parent, so for the child it is on. A child that is only read from (a
+ * backing file) is read-only instead.
  */
 #include <errno.h>
 #include <string.h>
@@ -66,6 +67,7 @@ static void inherit_bool(struct json_value *options,
 }
 
 struct json_value *block_common_inherit(const struct block_common *parent,
+                                        const struct block_child_role *role,
                                         const struct json_value *child_options)
 {
     struct json_value *options = json_copy(child_options);
@@ -77,13 +79,26 @@ struct json_value *block_common_inherit(const struct block_common *parent,
     cache = json_dict_get_mutable(options, "cache");
     inherit_bool(cache, "direct", parent->direct);
     inherit_bool(cache, "no-flush", parent->no_flush);
-    inherit_bool(options, "read-only", parent->read_only);
-    inherit_bool(options, "auto-read-only", parent->auto_read_only);
+    inherit_bool(options, "read-only", parent->read_only || role->read_only);
+    inherit_bool(options, "auto-read-only",
+                 parent->auto_read_only && !role->read_only);
     inherit_bool(options, "force-share",
                  parent->force_share &&
                      json_dict_bool(options, "read-only", false));
-    if (json_dict_get(options, "discard") == NULL) {
+    if (json_dict_get(options, "discard") == NULL && !role->read_only) {
         json_dict_set_string(options, "discard", "unmap");
     }
     return options;
+}
+
+void block_take_over_options(const struct block_node *node,
+                             struct json_value *options)
+{
+    struct json_value *cache = json_dict_new();
+
+    json_dict_set_bool(cache, "direct", node->common.direct);
+    json_dict_set_bool(cache, "no-flush", node->common.no_flush);
+    json_dict_set(options, "cache", cache);
+    json_dict_set_string(options, "discard",
+                         node->common.discard_unmap ? "unmap" : "ignore");
 }

@@ -4,11 +4,11 @@
 #include <errno.h>
 
 #include "base/error.h"
+#include "base/json_reader.h"
 #include "base/trace.h"
 #include "block/driver.h"
 #include "daemon/background.h"
 #include "daemon/daemon.h"
-#include "qmp/json_reader.h"
 #include "qmp/server.h"
 
 /* The argument as a checked value of `type`; NULL with err set. */

@@ -275,6 +275,7 @@ static int co_file_open_kind(struct block_node *node,
     };
     block_set_limits(node, &limits);
     block_set_size(node, state->size_bytes);
+    block_set_filename(node, state->filename);
     block_set_state(node, state);
     return 0;
 }
@@ -317,7 +318,8 @@ static void co_file_close(struct block_node *node)
  .co_preadv = co_file_read, .co_pwritev = co_file_write,                   \
  .co_write_zeroes = co_file_write_zeroes, .co_discard = co_file_discard,   \
  .co_flush = co_file_flush, .co_status = co_file_status,                   \
- .try_map = file_try_map, .co_info = co_file_info
+ .co_own_size = co_file_own_size, .try_map = file_try_map,                 \
+ .co_info = co_file_info
 
 const struct block_driver driver_file = {
     .name = "file",

@@ -5,15 +5,15 @@
 #include <stddef.h>
 
 const struct block_driver *const block_drivers[] = {
-    &driver_file, &driver_host_device, &driver_raw,
+    &driver_file, &driver_host_device, &driver_raw, &driver_qcow2,
     &driver_null, &driver_blkdebug,    NULL,
 };
 
 static const char *const driver_names[] = {
-    "file", "host_device", "raw", "null-co", "blkdebug", NULL,
+    "file", "host_device", "raw", "qcow2", "null-co", "blkdebug", NULL,
 };
 
-static const struct schema_type driver_type = {
+const struct schema_type blockdev_driver_type = {
     .kind = SCHEMA_ENUM,
     .name = "BlockdevDriver",
     .doc = "The drivers of this build.",
@@ -56,7 +56,7 @@ static const struct schema_type cache_type = {
 
 const struct schema_member blockdev_common_members[] = {
     { .name = "driver",
-      .type = &driver_type,
+      .type = &blockdev_driver_type,
       .doc = "What kind of node this is.",
       .required = true },
     { .name = "node-name",
@@ -98,6 +98,7 @@ static const struct schema_branch driver_branches[] = {
     { "file", &driver_file_options },
     { "host_device", &driver_file_options },
     { "raw", &driver_raw_options },
+    { "qcow2", &driver_qcow2_options },
     { "null-co", &driver_null_options },
     { "blkdebug", &driver_blkdebug_options },
     { NULL, NULL },
@@ -110,6 +111,21 @@ const struct schema_type blockdev_options_type = {
     .members = blockdev_common_members,
     .tag = "driver",
     .branches = driver_branches,
+};
+
+static const struct schema_branch ref_or_null_branches[] = {
+    { "definition", &blockdev_options_type },
+    { "reference", &schema_string },
+    { "none", &schema_null },
+    { NULL, NULL },
+};
+
+const struct schema_type blockdev_ref_or_null_type = {
+    .kind = SCHEMA_ALTERNATE,
+    .name = "BlockdevRefOrNull",
+    .doc = "The name of a node, the options of one to open, or null for none; "
+           "an empty name is null, too.",
+    .branches = ref_or_null_branches,
 };
 
 static const struct schema_branch ref_branches[] = {

@@ -23,10 +23,10 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include "base/json_reader.h"
 #include "base/limits.h"
 #include "loop/co_lock.h"
 #include "loop/io.h"
-#include "qmp/json_reader.h"
 #include "qmp/version.h"
 
 #define RECEIVE_BYTES 16384

@@ -7,7 +7,7 @@
  */
 #include <glib.h>
 
-#include "qmp/json_reader.h"
+#include "base/json_reader.h"
 
 #include "target.h"
 

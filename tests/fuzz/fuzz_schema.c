@@ -6,7 +6,7 @@
 #include <glib.h>
 #include <string.h>
 
-#include "qmp/json_reader.h"
+#include "base/json_reader.h"
 #include "sample_schema.h"
 
 #include "target.h"

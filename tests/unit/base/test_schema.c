@@ -8,8 +8,8 @@
 
 #include <cmocka.h>
 
+#include "base/json_reader.h"
 #include "base/schema.h"
-#include "qmp/json_reader.h"
 
 #include "sample_schema.h"
 

@@ -7,9 +7,9 @@
 
 #include <cmocka.h>
 
+#include "base/json_reader.h"
 #include "base/keyval.h"
 #include "base/schema.h"
-#include "qmp/json_reader.h"
 
 #include "sample_schema.h"
 

@@ -7,9 +7,9 @@
 
 #include <cmocka.h>
 
+#include "base/json_reader.h"
 #include "fake_commands.h"
 #include "qmp/dispatch.h"
-#include "qmp/json_reader.h"
 
 /* The reply to a request, as text. */
 static char *answer(enum qmp_mode *mode, const char *text)

@@ -9,7 +9,7 @@
  *        │ └─── a..z ──> keyword
  *        └── anything else ──> skipping ──> end of line or { } [ ] , :
  */
-#include "qmp/json_lexer.h"
+#include "base/json_lexer.h"
 
 #include <string.h>
 

@@ -44,8 +44,8 @@
  * collected of a value that turned out wrong is freed early. A reader belongs
  * to one thread at a time.
  */
-#ifndef QMP_JSON_READER_H
-#define QMP_JSON_READER_H
+#ifndef BASE_JSON_READER_H
+#define BASE_JSON_READER_H
 
 #include <stddef.h>
 

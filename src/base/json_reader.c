@@ -11,15 +11,15 @@
  * commands are small, and a copy is cheap beside the system call that brought
  * the bytes.
  */
-#include "qmp/json_reader.h"
+#include "base/json_reader.h"
 
 #include <errno.h>
 #include <string.h>
 
 #include "base/error.h"
+#include "base/json_lexer.h"
+#include "base/json_token.h"
 #include "base/limits.h"
-#include "qmp/json_lexer.h"
-#include "qmp/json_token.h"
 
 enum expected {
     EXPECT_VALUE,

@@ -12,8 +12,8 @@
 
 #include <cmocka.h>
 
+#include "base/json_reader.h"
 #include "base/limits.h"
-#include "qmp/json_reader.h"
 
 /* Appends what the reader makes of `bytes` to `out`, a line each: the value, or
  * "!" for an error. */

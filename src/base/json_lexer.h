@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Tokens of QMP's JSON dialect, from bytes as they arrive; a part of
- * qmp/json_reader.h, which tells the dialect and how errors are recovered from.
+ * base/json_reader.h, which tells the dialect and how errors are recovered from.
  *
  * A token's text is looked at once: strings are not decoded here, only their
  * end is found.
  */
-#ifndef QMP_JSON_LEXER_H
-#define QMP_JSON_LEXER_H
+#ifndef BASE_JSON_LEXER_H
+#define BASE_JSON_LEXER_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-#include "qmp/json_token.h"
+#include "base/json_token.h"
 
 #include <errno.h>
 #include <math.h>
