@@ -286,6 +286,9 @@ def test_query_tells_of_an_image_what_qemu_tells(cohortd, qsd, folder,
     path = create(folder / "disk.qcow2", SIZE, **options)
     if "data_file" not in options:
         qemu_img("snapshot", "-c", "before", path)
+    if options.get("compat") != "0.10":
+        qemu_img("bitmap", "--add", "-g", "32k", path, "one")
+        qemu_img("bitmap", "--add", "--disable", path, "two")
     words = blockdev(path)
     same_info(image_info(cohortd(*words)), image_info(qsd(*words)))
 
