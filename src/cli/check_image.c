@@ -48,8 +48,13 @@ static int co_check_node(struct check_run *run, struct block_node *node)
 {
     uint8_t magic[4] = { 0 };
     uint64_t bytes = MIN(block_size(node), sizeof(magic));
-    int ret = file_lock_refuse_writer(run->path, run->err);
+    int ret = 0;
 
+    /* Who repairs is the writer: opening has seen to it that there is no
+     * other. */
+    if (run->repair == QCOW2_REPAIR_NOTHING) {
+        ret = file_lock_refuse_writer(run->path, run->err);
+    }
     if (ret == 0 && bytes > 0) {
         ret = co_block_pread(node, 0, bytes, magic);
         if (ret < 0) {

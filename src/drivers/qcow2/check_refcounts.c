@@ -48,28 +48,33 @@ void check_block_set(uint8_t *block,
                                ((unsigned int)value << bit % 8 & mask));
 }
 
-/* What is wrong with a table entry, or NULL. Counts the block. */
+/* What is wrong with a table entry, or NULL. Counts the block, and puts what can
+ * be believed of the entry in its place. */
 static const char *check_table_entry(struct qcow2_check *check,
-                                     uint64_t entry,
+                                     uint64_t *entry,
                                      int *ret_error)
 {
-    uint64_t offset = entry & QCOW2_REFCOUNT_TABLE_OFFSET_MASK;
+    uint64_t offset = *entry & QCOW2_REFCOUNT_TABLE_OFFSET_MASK;
     uint64_t cluster = offset / check->cluster_bytes;
+    bool has_reserved = offset != *entry;
 
-    *ret_error = 0;
-    if (offset != entry) {
-        return "has reserved bits set";
-    }
+    *entry = 0;
     if (offset % check->cluster_bytes != 0) {
         return "is not aligned";
     }
     if (cluster >= check->file_clusters) {
         return "is behind the end of the file";
     }
+    if (has_reserved) {
+        *entry = offset;
+        return "has reserved bits set";
+    }
     *ret_error = check_counts_add(check->used, cluster, 1);
-    return check_counts_get(check->used, cluster) > 1
-               ? "names a cluster that is also used otherwise"
-               : NULL;
+    if (check_counts_get(check->used, cluster) > 1) {
+        return "names a cluster that is also used otherwise";
+    }
+    *entry = offset;
+    return NULL;
 }
 
 static int check_table(struct qcow2_check *check)
@@ -78,17 +83,16 @@ static int check_table(struct qcow2_check *check)
 
     for (uint64_t i = 0; ret == 0 && i < check->refcount_table_count; i++) {
         uint64_t entry = be64toh(check->refcount_table[i]);
-        const char *wrong = NULL;
+        uint64_t original = entry;
+        const char *wrong =
+            entry == 0 ? NULL : check_table_entry(check, &entry, &ret);
 
-        if (entry != 0) {
-            wrong = check_table_entry(check, entry, &ret);
-        }
-        check->refcount_table[i] = wrong == NULL ? entry : 0;
+        check->refcount_table[i] = entry;
         if (wrong != NULL) {
             check_corruption(check, 1,
                              "entry %" PRIu64 " of the refcount table %s: "
                              "0x%" PRIx64,
-                             i, wrong, entry);
+                             i, wrong, original);
             check->needs_rebuild = true;
         }
     }
