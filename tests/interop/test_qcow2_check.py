@@ -253,8 +253,8 @@ def l1_entry_reserved_bit(image):
     image.change(image.l1_at(0), set_bits=1 << 57)
 
 
-# qemu-img refuses to repair it. What the table then reads as is no matter.
-@damage(reads=False)
+# qemu-img refuses to repair it, as we do.
+@damage(mends=False, reads=False)
 def l1_table_is_its_own_l2_table(image):
     image.set_number(image.l1_at(0), COPIED | image["l1_offset"])
 

@@ -10,7 +10,8 @@
  *     the dirty and corrupt bits, if nothing is wrong any more
  *
  * If some table could not be followed, refcounts that look too high stay: what
- * that table names may be lost, or may be found again by hand.
+ * that table names may be lost, or may be found again by hand. If one table is
+ * another, too, nothing is repaired.
  */
 #include "drivers/qcow2/check.h"
 
@@ -115,7 +116,12 @@ static int co_repair_too_low(struct qcow2_check *check, GError **err)
 
     if (check->needs_rebuild) {
         ret = co_repair_rebuild(check, err);
-        return ret < 0 ? ret : co_pass(check, true, err);
+        if (ret == 0) {
+            ret = co_pass(check, true, err);
+        }
+        if (ret < 0 || !check->needs_rebuild) {
+            return ret;
+        }
     }
     ret = co_repair_increase(check, err);
     return ret < 0 ? ret : co_repair_sync(check, err);
@@ -148,8 +154,14 @@ static int co_repair(struct qcow2_check *check,
                      GError **err)
 {
     uint64_t others = check->result.corruptions - check->wrong_flags;
-    int ret = co_clear_unknown(check, err);
+    int ret;
 
+    if (check->is_entangled) {
+        check_say(check, "nothing is repaired: a table is another table, too, "
+                         "and mending one would change the other");
+        return 0;
+    }
+    ret = co_clear_unknown(check, err);
     if (ret < 0 || repair == QCOW2_REPAIR_ALL) {
         return ret < 0 ? ret : co_repair_all(check, err);
     }

@@ -54,7 +54,8 @@ static int co_check_table(struct qcow2_check *check,
                          "aligned: %" PRIu64 " entries at offset 0x%" PRIx64,
                          index, count, offset);
     } else {
-        ret = check_use(check, offset, 8 * count, 1, "a bitmap table", &within);
+        ret = check_use_table(check, offset, 8 * count, "a bitmap table",
+                              &within);
     }
     if (ret == 0 && within) {
         ret = co_check_each(check, offset, count, check_table_entry, NULL);
@@ -121,8 +122,9 @@ int co_check_bitmaps(struct qcow2_check *check)
         check->is_incomplete = true;
         return 0;
     }
-    ret = check_use(check, bitmaps->directory_offset, bitmaps->directory_bytes,
-                    1, "the bitmap directory", &within);
+    ret = check_use_table(check, bitmaps->directory_offset,
+                          bitmaps->directory_bytes, "the bitmap directory",
+                          &within);
     if (ret == 0 && !within) {
         check->is_incomplete = true;
     }

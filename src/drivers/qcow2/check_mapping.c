@@ -70,7 +70,7 @@ static int co_check_l1(struct qcow2_check *check,
     int ret = 0;
 
     if (count > 0) {
-        ret = check_use(check, offset, 8 * count, 1, "an L1 table", &within);
+        ret = check_use_table(check, offset, 8 * count, "an L1 table", &within);
     }
     if (ret < 0 || !within) {
         check->is_incomplete = true;
@@ -237,7 +237,10 @@ int co_check_l2_tables(struct qcow2_check *check)
             .times_active = check_counts_get(check->l2_active, cluster),
         };
 
-        ret = co_check_l2(check, &l2);
+        ret = check_counts_add(check->tables, cluster, 1);
+        if (ret == 0) {
+            ret = co_check_l2(check, &l2);
+        }
         cluster = check_counts_next(check->l2_tables, cluster + 1);
     }
     return ret;

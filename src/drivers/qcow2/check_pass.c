@@ -91,6 +91,32 @@ bool co_check_is_hole(struct qcow2_check *check,
     return true;
 }
 
+static int add_range(struct qcow2_check *check,
+                     struct check_counts *counts,
+                     uint64_t offset,
+                     uint64_t bytes,
+                     uint64_t times)
+{
+    uint64_t clusters = bytes / check->cluster_bytes;
+    int ret = 0;
+
+    /* Data comes cluster by cluster. Large tables cost time, and a bitmap
+     * directory may name very many. */
+    if (clusters > 2) {
+        if (clusters > check->entries_left) {
+            return -EFBIG;
+        }
+        check->entries_left -= clusters;
+    }
+    for (uint64_t cluster = offset / check->cluster_bytes;
+         ret == 0 && bytes > 0 &&
+         cluster <= (offset + bytes - 1) / check->cluster_bytes;
+         cluster++) {
+        ret = check_counts_add(counts, cluster, times);
+    }
+    return ret;
+}
+
 int check_use(struct qcow2_check *check,
               uint64_t offset,
               uint64_t bytes,
@@ -100,27 +126,34 @@ int check_use(struct qcow2_check *check,
 {
     uint64_t end = check->file_clusters * check->cluster_bytes;
     bool within = bytes_range_within(offset, bytes, end);
-    int ret = 0;
 
     if (ret_within != NULL) {
         *ret_within = within;
     }
-    if (!within) {
-        check_corruption(check, times,
-                         "%s at offset 0x%" PRIx64 ", %" PRIu64
-                         " bytes, is behind the end of the file",
-                         what, offset, bytes);
-        return 0;
+    if (within) {
+        return add_range(check, check->used, offset, bytes, times);
     }
-    if (bytes == 0) {
-        return 0;
+    check_corruption(check, times,
+                     "%s at offset 0x%" PRIx64 ", %" PRIu64
+                     " bytes, is behind the end of the file",
+                     what, offset, bytes);
+    if (bytes > UINT64_MAX - offset) {
+        return 0; /* no file gets there */
     }
-    for (uint64_t cluster = offset / check->cluster_bytes;
-         ret == 0 && cluster <= (offset + bytes - 1) / check->cluster_bytes;
-         cluster++) {
-        ret = check_counts_add(check->used, cluster, times);
-    }
-    return ret;
+    return add_range(check, check->dangling, offset, bytes, 1);
+}
+
+int check_use_table(struct qcow2_check *check,
+                    uint64_t offset,
+                    uint64_t bytes,
+                    const char *what,
+                    bool *ret_within)
+{
+    int ret = check_use(check, offset, bytes, 1, what, ret_within);
+
+    return ret < 0 || !*ret_within
+               ? ret
+               : add_range(check, check->tables, offset, bytes, 1);
 }
 
 static int each_of_piece(struct qcow2_check *check,
@@ -175,7 +208,9 @@ int co_check_each(struct qcow2_check *check,
 
 static int co_count_uses(struct qcow2_check *check)
 {
-    int ret = check_use(check, 0, check->cluster_bytes, 1, "the header", NULL);
+    bool within;
+    int ret =
+        check_use_table(check, 0, check->cluster_bytes, "the header", &within);
 
     if (ret == 0) {
         ret = co_check_active_l1(check);
@@ -195,9 +230,37 @@ static int co_count_uses(struct qcow2_check *check)
     return ret;
 }
 
+/* Is a table also something else? One L2 table may be named often. */
+static void find_overlaps(struct qcow2_check *check)
+{
+    uint64_t cluster = check_counts_next(check->tables, 0);
+
+    for (; cluster != CHECK_COUNTS_NONE;
+         cluster = check_counts_next(check->tables, cluster + 1)) {
+        uint64_t names = check_counts_get(check->l2_tables, cluster);
+
+        check->is_entangled |= check_counts_get(check->tables, cluster) > 1;
+        check->result.tables_overlap |=
+            check_counts_get(check->used, cluster) > MAX(names, 1);
+    }
+    for (uint64_t i = 0; i < check->refcount_table_count; i += 64) {
+        cluster = (check->header->refcount_table_offset + 8 * i) /
+                  check->cluster_bytes;
+        check->result.tables_overlap |=
+            check_counts_get(check->used, cluster) > 1;
+    }
+    if (check->result.tables_overlap) {
+        check_say(check, "tables overlap other tables or data: writing to the "
+                         "image may destroy either; copy what it holds to a "
+                         "new image");
+    }
+}
+
 void check_pass_release(struct qcow2_check *check)
 {
     g_clear_pointer(&check->used, check_counts_free);
+    g_clear_pointer(&check->tables, check_counts_free);
+    g_clear_pointer(&check->dangling, check_counts_free);
     g_clear_pointer(&check->l2_tables, check_counts_free);
     g_clear_pointer(&check->l2_active, check_counts_free);
     g_clear_pointer(&check->refcount_table, g_free);
@@ -216,16 +279,20 @@ int co_check_pass(struct qcow2_check *check)
     check->wrong_flags = 0;
     check->entries_left = CHECK_ENTRIES_MAX;
     check->is_incomplete = false;
+    check->is_entangled = false;
     check->needs_rebuild = false;
     check->needs_entries = false;
     check->file_bytes = block_size(check->file);
     check->file_clusters =
         divide_round_up(check->file_bytes, check->cluster_bytes);
     check->used = check_counts_new(CHECK_COUNTS_BYTES);
+    check->tables = check_counts_new(CHECK_COUNTS_BYTES);
+    check->dangling = check_counts_new(CHECK_COUNTS_BYTES);
     check->l2_tables = check_counts_new(CHECK_COUNTS_BYTES);
     check->l2_active = check_counts_new(CHECK_COUNTS_BYTES);
     ret = co_count_uses(check);
     if (ret == 0) {
+        find_overlaps(check);
         ret = co_check_compare(check);
     }
     if (ret == 0) {

@@ -18,7 +18,8 @@
 
 /* Memory of one check_counts. */
 #define CHECK_COUNTS_BYTES (UINT64_C(512) << 20)
-/* Entries of snapshots' L1 tables and of bitmap tables, all together. */
+/* Entries of snapshots' L1 tables and of bitmap tables, and clusters of tables,
+ * all together. */
 #define CHECK_ENTRIES_MAX (UINT64_C(1) << 27)
 /* Tables are read in pieces of this size. */
 #define CHECK_PIECE_BYTES (64 * 1024)
@@ -51,6 +52,11 @@ struct qcow2_check {
     bool needs_rebuild; /* refcounts cannot be set right where they are */
     bool needs_entries; /* there are entries that repair_entries.c can mend */
     struct check_counts *used;
+    struct check_counts *dangling; /* clusters behind the end of the file that
+                                      something names */
+    struct check_counts *tables; /* clusters that were read as a table, but for
+                                     refcounts; as how many */
+    bool is_entangled; /* one is two tables: mending one changes the other */
     struct check_counts *l2_tables; /* named by L1 tables, how often */
     struct check_counts *l2_active; /* ... by the active one */
     uint64_t *refcount_table;       /* owned; offsets, 0: no (valid) block */
@@ -87,6 +93,12 @@ int check_use(struct qcow2_check *check,
               uint64_t times,
               const char *what,
               bool *ret_within);
+/* As check_use(), for what will be read as a table. */
+int check_use_table(struct qcow2_check *check,
+                    uint64_t offset,
+                    uint64_t bytes,
+                    const char *what,
+                    bool *ret_within);
 /* Calls `each` for each big-endian number of a table that lies within the
  * file. The numbers count against entries_left: -EFBIG. */
 int co_check_each(struct qcow2_check *check,

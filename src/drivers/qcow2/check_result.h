@@ -4,6 +4,7 @@
 #ifndef DRIVERS_QCOW2_CHECK_RESULT_H
 #define DRIVERS_QCOW2_CHECK_RESULT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum qcow2_repair {
@@ -23,6 +24,9 @@ struct qcow2_check_result {
     uint64_t allocated_clusters;
     uint64_t fragmented_clusters;
     uint64_t compressed_clusters;
+    /* A table is something else, too: what is written to the disk may change
+     * the table, and the reverse. Not counted: the refcounts may say so. */
+    bool tables_overlap;
 };
 
 /* Told of each finding, one sentence each; also of those found once more after

@@ -76,6 +76,7 @@ int co_check_snapshots(struct qcow2_check *check)
 {
     uint64_t start = check->header->snapshots_offset;
     uint64_t end = start;
+    bool within;
     int ret = 0;
 
     if (check->header->snapshot_count == 0) {
@@ -103,8 +104,8 @@ int co_check_snapshots(struct qcow2_check *check)
         ret = co_check_snapshot(check, i, &snapshot);
     }
     if (ret == 0) {
-        ret = check_use(check, start, MAX(end - start, ENTRY_BYTES), 1,
-                        "the snapshot table", NULL);
+        ret = check_use_table(check, start, MAX(end - start, ENTRY_BYTES),
+                              "the snapshot table", &within);
     }
     return ret;
 }

@@ -10,6 +10,10 @@
  * the file before the header names it, in one write within its first sector; so
  * a crash leaves either the old refcounts or the new. The old ones are simply
  * not counted any more.
+ *
+ * An entry may name what is behind the end of the file. Growing the file over
+ * that would make it name the new refcounts; then they are not made, and the
+ * image stays as it is, to be read.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -91,6 +95,15 @@ static int lay_out(struct rebuild *rebuild)
             }
         }
     }
+}
+
+/* Would an entry that names what is not there name the new structures? */
+static bool meets_dangling(const struct rebuild *rebuild)
+{
+    uint64_t first =
+        check_counts_next(rebuild->check->dangling, rebuild->start);
+
+    return first < rebuild->start + rebuild->clusters;
 }
 
 static int co_write_blocks(struct rebuild *rebuild, GError **err)
@@ -198,6 +211,11 @@ int co_repair_rebuild(struct qcow2_check *check, GError **err)
     if (ret < 0) {
         return error_set_errno(
             err, ret, "image '%s': cannot make new refcounts", check->name);
+    }
+    if (meets_dangling(&rebuild)) {
+        check_say(check, "no new refcounts are made: entries name clusters "
+                         "behind the end of the file, where they would go");
+        return 0;
     }
     return co_write_all(&rebuild, err);
 }
