@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Hostile and broken qcow2 images (tests/corpus/qcow2, made by
-tests/support/qcow2_images.py): each is refused with a sentence, or its
+tests/support/qcow2_corpus.py): each is refused with a sentence, or its
 requests fail; no crash, no hang, no memory beyond a bound."""
 import os
 import shutil
@@ -10,7 +10,7 @@ import pytest
 
 from support.daemon import ROOT, cohort_binary
 from support.images import KIB, MIB, run
-from support.qcow2_images import IMAGES, all_images
+from support.qcow2_corpus import IMAGES, all_images
 from support.qmp import QmpError
 
 CORPUS = ROOT / "tests/corpus/qcow2"
@@ -38,7 +38,7 @@ def images(folder):
 
 
 def test_the_corpus_is_what_its_generator_makes():
-    """python3 tests/support/qcow2_images.py tests/corpus/qcow2"""
+    """python3 tests/support/qcow2_corpus.py tests/corpus/qcow2"""
     made = all_images()
     assert made == {path.name: path.read_bytes()
                     for path in CORPUS.iterdir()}

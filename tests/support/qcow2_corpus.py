@@ -2,7 +2,7 @@
 """Small qcow2 images made by hand, most of them bad: what a hostile or broken
 image may contain. tests/corpus/qcow2/ holds them all; to make them anew:
 
-    python3 tests/support/qcow2_images.py tests/corpus/qcow2
+    python3 tests/support/qcow2_corpus.py tests/corpus/qcow2
 
 Each is a function here; its docstring says what is wrong, its name is the
 file's. They start from the same good image of 64 KiB with clusters of 512
