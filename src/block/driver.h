@@ -21,6 +21,8 @@ struct block_child_role {
      * opened for it is read-only unless its own options say otherwise; that it
      * is does not make the parent read-only. */
     bool read_only;
+    /* Who writes to the parent makes it resize this child (a format's "file"). */
+    bool grows;
 };
 
 struct block_driver {
@@ -88,11 +90,19 @@ struct block_driver {
                        uint64_t size_bytes,
                        bool shrink,
                        GError **err); /* NULL: refused */
+    /* From now on a parent resizes the node whenever it has to, so nobody else
+     * may rely on its size, other processes included; or (`owned` false, which
+     * cannot fail) no more. -EBUSY: somebody does. NULL: nothing to do. */
+    int (*co_own_size)(struct block_node *node, bool owned, GError **err);
     int (*try_map)(struct block_node *node,
                    uint64_t offset,
                    uint64_t bytes,
                    int *ret_fd,
                    uint64_t *ret_file_offset); /* NULL: never */
+    /* Another node has taken a child's place, or a backing node has come. Main
+     * thread, no request is under way. NULL: cannot bear that, and it will not
+     * happen. */
+    void (*children_changed)(struct block_node *node);
     /* The node has come to rest, and may go to another home; and on the home it
      * has then, it goes on. NULL: nothing is tied to the thread (a timer would
      * be). Plain callbacks on the home thread. */
@@ -164,11 +174,15 @@ int co_block_child_truncate(struct block_node *node,
                             uint64_t size_bytes,
                             bool shrink,
                             GError **err);
+/* See block_driver.co_own_size. */
+int co_block_child_own_size(struct block_node *node, bool owned, GError **err);
 /* The child's own addition to ImageInfo. */
 void co_block_child_info(struct block_node *node, struct json_value *image);
 
-/* The composed option types (drivers/registry.c): BlockdevOptions is the union
+/* The composed option types (drivers/registry.c): BlockdevDriver is the
+ * enumeration of all drivers, BlockdevOptions is the union
  * of all drivers, BlockdevRef a node name or BlockdevOptions. */
+extern const struct schema_type blockdev_driver_type;
 extern const struct schema_type blockdev_options_type;
 extern const struct schema_type blockdev_ref_type;
 /* ... or null: none. */

@@ -50,7 +50,7 @@ int co_block_status(struct block_node *node,
     int error;
 
     g_assert(loop_current() == node->home);
-    co_block_gate_enter(node, BLOCK_LANE_OTHER);
+    node = co_block_gate_enter(node, BLOCK_LANE_OTHER);
     error = co_block_child_status(node, offset, bytes, ret);
     block_gate_leave(node, BLOCK_LANE_OTHER);
     return error;
@@ -110,6 +110,13 @@ int co_block_child_truncate(struct block_node *node,
     return 0;
 }
 
+int co_block_child_own_size(struct block_node *node, bool owned, GError **err)
+{
+    return node->driver->co_own_size == NULL
+               ? 0
+               : node->driver->co_own_size(node, owned, err);
+}
+
 int co_block_truncate(struct block_node *node,
                       uint64_t size_bytes,
                       bool shrink,
@@ -118,7 +125,7 @@ int co_block_truncate(struct block_node *node,
     int ret;
 
     g_assert(loop_current() == node->home);
-    co_block_gate_enter(node, BLOCK_LANE_WRITE);
+    node = co_block_gate_enter(node, BLOCK_LANE_WRITE);
     ret = co_block_child_truncate(node, size_bytes, shrink, err);
     block_gate_leave(node, BLOCK_LANE_WRITE);
     return ret;

@@ -13,7 +13,7 @@ static const char *const driver_names[] = {
     "file", "host_device", "raw", "qcow2", "null-co", "blkdebug", NULL,
 };
 
-static const struct schema_type driver_type = {
+const struct schema_type blockdev_driver_type = {
     .kind = SCHEMA_ENUM,
     .name = "BlockdevDriver",
     .doc = "The drivers of this build.",
@@ -56,7 +56,7 @@ static const struct schema_type cache_type = {
 
 const struct schema_member blockdev_common_members[] = {
     { .name = "driver",
-      .type = &driver_type,
+      .type = &blockdev_driver_type,
       .doc = "What kind of node this is.",
       .required = true },
     { .name = "node-name",

@@ -36,6 +36,7 @@ struct qmp_event {
  * qmp_all_commands lists the tables, NULL-terminated. */
 extern const struct qmp_command qmp_commands_session[];
 extern const struct qmp_command qmp_commands_block[];
+extern const struct qmp_command qmp_commands_create[];
 extern const struct qmp_command qmp_commands_bitmap[];
 extern const struct qmp_command qmp_commands_job[];
 extern const struct qmp_command qmp_commands_backup[];

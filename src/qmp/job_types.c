@@ -3,7 +3,7 @@
 
 #include "job/job_state.h"
 
-static const char *const job_type_values[] = { "backup", NULL };
+static const char *const job_type_values[] = { "backup", "create", NULL };
 const struct schema_type qmp_job_type_type = {
     .kind = SCHEMA_ENUM,
     .name = "JobType",

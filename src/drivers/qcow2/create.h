@@ -10,14 +10,8 @@
 #define DRIVERS_QCOW2_CREATE_H
 
 #include "block/node.h"
+#include "drivers/preallocate.h"
 #include "drivers/qcow2/format.h"
-
-enum qcow2_preallocation {
-    QCOW2_PREALLOCATION_OFF,
-    QCOW2_PREALLOCATION_METADATA,
-    QCOW2_PREALLOCATION_FALLOC,
-    QCOW2_PREALLOCATION_FULL,
-};
 
 /* Zero and NULL members take the format's usual values. All borrowed. */
 struct qcow2_create_options {
@@ -28,7 +22,7 @@ struct qcow2_create_options {
     bool lazy_refcounts;
     bool extended_l2;
     enum qcow2_compression compression;
-    enum qcow2_preallocation preallocation;
+    enum preallocation preallocation;
     const char *backing_file; /* written as it is; not opened */
     const char *backing_format;
     struct block_node *data_file; /* NULL: none */
@@ -36,14 +30,36 @@ struct qcow2_create_options {
     bool data_file_raw;
 };
 
-/* `file` is emptied first. Coroutines of its home thread. 0, or a negative
- * errno with a sentence; the file's content is then undefined. */
+/* `file` is emptied first; a data file grows to the size of the disk if it is
+ * smaller, and what a raw one holds stays. Coroutines of the home thread that
+ * both share. 0, or a negative errno with a sentence; the content of `file` is
+ * then undefined. */
 int co_qcow2_create(struct block_node *file,
                     const struct qcow2_create_options *options,
                     GError **err);
 
-/* The main thread's: makes the file at `path` (it must not be open anywhere),
- * its directory entry durable, and the image in it. */
+/* The same from the main thread. _begin brings the nodes to one home and keeps
+ * everyone else away from them; with the graph's lock held, as _end is. `id` (to
+ * be there until _end) names who does it to others that want the nodes. _run
+ * needs no lock. After a _begin that failed nothing is to be ended. */
+struct qcow2_creation {
+    struct block_user file_user;
+    struct block_user data_user;
+};
+
+int co_qcow2_creation_begin(struct qcow2_creation *creation,
+                            struct block_node *file,
+                            const struct qcow2_create_options *options,
+                            const char *id,
+                            GError **err);
+int co_qcow2_creation_run(struct qcow2_creation *creation,
+                          const struct qcow2_create_options *options,
+                          GError **err);
+void qcow2_creation_end(struct qcow2_creation *creation);
+
+/* The main thread's, with the graph's lock held: makes the file at `path` (it
+ * must not be open anywhere), its directory entry durable, and the image in
+ * it. */
 int co_image_create(struct block_graph *graph,
                     const char *path,
                     const struct qcow2_create_options *options,
