@@ -85,8 +85,14 @@ int co_check_snapshots(struct qcow2_check *check)
     for (uint32_t i = 0; ret == 0 && i < check->header->snapshot_count; i++) {
         struct snapshot snapshot = { 0 };
 
-        if (end >= check->file_bytes ||
-            co_read_entry(check, end, &snapshot) < 0) {
+        if (!bytes_range_within(end, ENTRY_BYTES,
+                                check->file_clusters * check->cluster_bytes)) {
+            check->is_incomplete = true;
+            ret = check_use(check, end, ENTRY_BYTES, 1,
+                            "an entry of the snapshot table", NULL);
+            break;
+        }
+        if (co_read_entry(check, end, &snapshot) < 0) {
             check->is_incomplete = true;
             break;
         }
@@ -103,9 +109,9 @@ int co_check_snapshots(struct qcow2_check *check)
         end += snapshot.entry_bytes;
         ret = co_check_snapshot(check, i, &snapshot);
     }
-    if (ret == 0) {
-        ret = check_use_table(check, start, MAX(end - start, ENTRY_BYTES),
-                              "the snapshot table", &within);
+    if (ret == 0 && end > start) {
+        ret = check_use_table(check, start, end - start, "the snapshot table",
+                              &within);
     }
     return ret;
 }
