@@ -20,8 +20,6 @@
  * writable let nobody else write, since bitmaps would not see it
  * (docs/decisions/006-image-locking.md).
  */
-#include "drivers/file_lock.h"
-
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -299,17 +297,22 @@ void file_lock_end_resize(int fd)
     (void)set_lock(fd, HELD_BYTE(SHARE_RESIZE), F_UNLCK);
 }
 
-int file_lock_refuse_writer(const char *filename, GError **err)
+int file_lock_begin_unwritten(int fd, const char *filename, GError **err)
 {
     static const int contrary[] = { HELD_BYTE(SHARE_WRITE), -1 };
-    int fd = open(filename, O_RDONLY | O_CLOEXEC);
-    int ret;
+    int ret = set_lock(fd, UNSHARED_BYTE(SHARE_WRITE), F_RDLCK);
 
-    if (fd < 0) {
-        ret = -errno;
-        return error_set_errno(err, ret, "cannot open '%s'", filename);
+    if (ret < 0 && ret != -EAGAIN && ret != -EACCES) {
+        return 0; /* no locks here, which opening has allowed */
     }
     ret = check_contrary(fd, filename, contrary, err);
-    (void)close(fd); /* was only read */
+    if (ret < 0) {
+        file_lock_end_unwritten(fd);
+    }
     return ret;
+}
+
+void file_lock_end_unwritten(int fd)
+{
+    (void)set_lock(fd, UNSHARED_BYTE(SHARE_WRITE), F_UNLCK); /* as above */
 }
