@@ -10,10 +10,10 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "block/driver.h"
 #include "block/node.h"
 #include "block/request.h"
 #include "drivers/drivers.h"
-#include "drivers/file_lock.h"
 #include "drivers/qcow2/check.h"
 #include "drivers/qcow2/header.h"
 #include "loop/coroutine.h"
@@ -44,30 +44,35 @@ static struct json_value *node_options(const struct check_run *run)
     return options;
 }
 
-static int co_check_node(struct check_run *run, struct block_node *node)
+static int co_look(struct check_run *run, struct block_node *node)
 {
     uint8_t magic[4] = { 0 };
     uint64_t bytes = MIN(block_size(node), sizeof(magic));
-    int ret = 0;
+    int ret = bytes == 0 ? 0 : co_block_pread(node, 0, bytes, magic);
 
-    /* Who repairs is the writer: opening has seen to it that there is no
-     * other. */
-    if (run->repair == QCOW2_REPAIR_NOTHING) {
-        ret = file_lock_refuse_writer(run->path, run->err);
-    }
-    if (ret == 0 && bytes > 0) {
-        ret = co_block_pread(node, 0, bytes, magic);
-        if (ret < 0) {
-            return error_set_errno(run->err, ret, "cannot read '%s'",
-                                   run->path);
-        }
+    if (ret < 0) {
+        return error_set_errno(run->err, ret, "cannot read '%s'", run->path);
     }
     run->checked->is_qcow2 = qcow2_magic_matches(magic, bytes);
+    return 0;
+}
+
+/* As the driver does that opens such an image: nobody else may write to it. */
+static int co_check_node(struct check_run *run, struct block_node *node)
+{
+    int ret = co_look(run, node);
+
     if (ret < 0 || !run->checked->is_qcow2) {
         return ret;
     }
-    return co_qcow2_check(node, run->path, run->repair, run->report,
-                          run->opaque, &run->checked->result, run->err);
+    ret = co_block_child_claim(node, BLOCK_CLAIM_CONTENT, true, run->err);
+    if (ret == 0) {
+        ret = co_qcow2_check(node, run->path, run->repair, run->report,
+                             run->opaque, &run->checked->result, run->err);
+        /* Ending it cannot fail. */
+        (void)co_block_child_claim(node, BLOCK_CLAIM_CONTENT, false, NULL);
+    }
+    return ret;
 }
 
 static void co_run(void *opaque)

@@ -809,6 +809,15 @@ def refcounts_zero():
 
 
 @image
+def leaks():
+    """Three clusters count that nothing uses."""
+    result = Image()
+    for _ in range(3):
+        result.new()
+    return result
+
+
+@image
 def refcounts_largest():
     """Nothing is ever free."""
     return Image().write(BLOCK, b"\xff" * CLUSTER)
@@ -889,6 +898,26 @@ def snapshot_l1_is_header():
 def snapshot_table_is_l1():
     """The L1 table is the snapshot table."""
     return Image(snapshot_count=3, snapshots_offset=L1)
+
+
+# What fuzzing found: repairs that spoilt more at each run.
+
+@image
+def l1_where_refcounts_would_go():
+    """No refcounts, and the L1 table right behind the end of the file."""
+    return Image(l1_offset=0x1000).put(TABLE, 0)
+
+
+@image
+def header_is_l1_and_no_refcounts():
+    """No refcounts, and the header is a snapshot's L1 table."""
+    return Image().snapshot(l1_offset=0, l1_count=20).put(TABLE, 0)
+
+
+@image
+def snapshots_over_end_and_no_refcounts():
+    """No refcounts, and the snapshot table leaves the file."""
+    return Image().snapshot(count=30).put(TABLE, 0)
 
 
 # Bitmaps.
