@@ -93,6 +93,11 @@ struct block_driver {
                    uint64_t bytes,
                    int *ret_fd,
                    uint64_t *ret_file_offset); /* NULL: never */
+    /* The node has come to rest, and may go to another home; and on the home it
+     * has then, it goes on. NULL: nothing is tied to the thread (a timer would
+     * be). Plain callbacks on the home thread. */
+    void (*drained)(struct block_node *node);
+    void (*undrained)(struct block_node *node);
     /* Adds to ImageInfo: filename (required), actual-size and the like. */
     void (*co_info)(struct block_node *node, struct json_value *image);
 };

@@ -151,11 +151,19 @@ int co_block_drain(struct block_node *node, uint64_t deadline_ns)
     if (ret == 0) {
         ret = co_wait_idle(&node->gate, BLOCK_LANE_OTHER, deadline_ns);
     }
+    if (ret == 0 && node->driver->drained != NULL) {
+        node->driver->drained(node);
+    }
     return ret;
 }
 
 void block_undrain(struct block_node *node)
 {
+    /* Idle no more if this is the last drain; a timeout has not told it. */
+    if (node->driver->undrained != NULL &&
+        node->gate.lanes[BLOCK_LANE_OTHER].closed == 1) {
+        node->driver->undrained(node);
+    }
     lane_open(&node->gate.lanes[BLOCK_LANE_WRITE]);
     lane_open(&node->gate.lanes[BLOCK_LANE_OTHER]);
 }

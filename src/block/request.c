@@ -202,6 +202,9 @@ int co_block_child_pwritev(struct block_node *node,
     if (bytes == 0) {
         return co_finish_fua(node, flags);
     }
+    if ((flags & BLOCK_COMPRESS & ~node->driver->write_flags) != 0) {
+        return -ENOTSUP;
+    }
     if (detect != BLOCK_DETECT_ZEROES_OFF &&
         block_iov_is_zero(iov, iov_count)) {
         if (detect == BLOCK_DETECT_ZEROES_UNMAP) {

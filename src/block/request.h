@@ -27,6 +27,9 @@ enum block_flags {
     /* Data: a flush will follow when all is written, so begin to store it now.
      * Only a hint. */
     BLOCK_FLUSHED_SOON = 1 << 3,
+    /* Data: store it compressed. Whole clusters (but for the disk's end);
+     * -ENOTSUP from drivers that do not list it in write_flags. */
+    BLOCK_COMPRESS = 1 << 4,
 };
 
 /*

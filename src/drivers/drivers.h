@@ -8,12 +8,14 @@
 extern const struct block_driver driver_file;
 extern const struct block_driver driver_host_device;
 extern const struct block_driver driver_raw;
+extern const struct block_driver driver_qcow2;
 extern const struct block_driver driver_null;
 extern const struct block_driver driver_blkdebug;
 
 /* Their options: members beyond the common ones. */
 extern const struct schema_type driver_file_options;
 extern const struct schema_type driver_raw_options;
+extern const struct schema_type driver_qcow2_options;
 extern const struct schema_type driver_null_options;
 extern const struct schema_type driver_blkdebug_options;
 

@@ -5,12 +5,12 @@
 #include <stddef.h>
 
 const struct block_driver *const block_drivers[] = {
-    &driver_file, &driver_host_device, &driver_raw,
+    &driver_file, &driver_host_device, &driver_raw, &driver_qcow2,
     &driver_null, &driver_blkdebug,    NULL,
 };
 
 static const char *const driver_names[] = {
-    "file", "host_device", "raw", "null-co", "blkdebug", NULL,
+    "file", "host_device", "raw", "qcow2", "null-co", "blkdebug", NULL,
 };
 
 const struct schema_type blockdev_driver_type = {
@@ -98,6 +98,7 @@ static const struct schema_branch driver_branches[] = {
     { "file", &driver_file_options },
     { "host_device", &driver_file_options },
     { "raw", &driver_raw_options },
+    { "qcow2", &driver_qcow2_options },
     { "null-co", &driver_null_options },
     { "blkdebug", &driver_blkdebug_options },
     { NULL, NULL },

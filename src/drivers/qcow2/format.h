@@ -77,6 +77,7 @@ enum qcow2_compression {
 /* "Cluster mapping": L1 and L2 entries. */
 #define QCOW2_ENTRY_COPIED               (UINT64_C(1) << 63)
 #define QCOW2_L1_OFFSET_MASK             UINT64_C(0x00fffffffffffe00)
+#define QCOW2_L1_RESERVED                UINT64_C(0x7f000000000001ff)
 #define QCOW2_L2_COMPRESSED              (UINT64_C(1) << 62)
 #define QCOW2_L2_ZERO                    UINT64_C(1)
 #define QCOW2_L2_OFFSET_MASK             UINT64_C(0x00fffffffffffe00)

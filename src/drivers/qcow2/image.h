@@ -28,9 +28,12 @@
 #include "drivers/qcow2/table_cache.h"
 #include "loop/co_lock.h"
 
-struct qcow2_refcounts; /* refcount.h */
-struct qcow2_commit;    /* metadata_commit.h */
-struct qcow2_snapshots; /* snapshot.h */
+struct qcow2_refcounts;    /* refcount.h */
+struct qcow2_commit;       /* metadata_commit.h */
+struct qcow2_frees;        /* free_later.h */
+struct cluster_set;        /* cluster_set.h */
+struct qcow2_snapshots;    /* snapshot.h */
+struct decompressed_cache; /* decompressed.h */
 
 struct qcow2_image {
     struct block_node *node;
@@ -55,14 +58,28 @@ struct qcow2_image {
     struct table_cache *l2_slices;
     struct qcow2_refcounts *refcounts; /* NULL: not writable */
     struct qcow2_commit *commit;       /* NULL: not writable */
+    struct qcow2_frees *frees;         /* NULL: not writable */
+    struct cluster_set
+        *metadata;             /* active metadata: nothing else may be written
+                                     there. NULL: not writable */
+    struct co_mutex l2_tables; /* held by who makes or copies an L2 table, and
+                                     so changes the L1 table */
+    bool corrupt;              /* found to be, or marked so: no write */
     struct qcow2_snapshots *snapshots;
+    bool shows_snapshot; /* l1 is that of a snapshot; never writable */
+    struct decompressed_cache *decompressed;
+    uint64_t refcount_cache_bytes; /* bound of the cache of refcount blocks */
 
     struct range_lock ranges; /* guest bytes whose mapping or data changes */
-    bool discard_passes_down; /* discards free file space (pass-discard-...) */
-    bool zero_frees;          /* ... */
+    /* Options pass-discard-request, pass-discard-other: what a discard frees,
+     * and what is freed otherwise, is punched out of the file. */
+    bool pass_discard_request;
+    bool pass_discard_other;
+    bool discard_no_unref; /* option: discarded clusters keep their place */
 };
 
-/* I/O on host clusters under way, see above. Embedded by the caller. */
+/* I/O on host clusters under way, see above. Embedded by the caller; a few
+ * instructions. free_later.c */
 struct qcow2_io {
     unsigned int epoch;
 };
@@ -72,7 +89,7 @@ void qcow2_io_end(struct qcow2_image *image, struct qcow2_io *io);
 
 /* The file contradicts itself. Says so once, with what and where; if writable,
  * sets the corrupt bit durably and fails every write from now on. Returns -EIO,
- * for the request that came upon it. */
+ * for the request that came upon it. corrupt.c */
 int co_qcow2_mark_corrupt(struct qcow2_image *image, const char *format, ...)
     G_GNUC_PRINTF(2, 3);
 
@@ -154,9 +171,13 @@ int co_qcow2_truncate(struct block_node *node,
 int co_qcow2_start_writing(struct qcow2_image *image, GError **err);
 int co_qcow2_stop_writing(struct qcow2_image *image);
 
-/* Rewrites the header cluster from `header` and syncs it; crash-safe for the
- * changes that the caller makes (one sector at a time where it matters).
+/* Writes the fields of fixed place (sizes, tables, feature bits) from `header`
+ * into the header and syncs it. They lie in one sector, so a crash leaves either
+ * the old or the new ones; all else in the header stays as it is.
  * header_write.c */
 int co_qcow2_write_header(struct qcow2_image *image, GError **err);
+/* Rewrites the whole header cluster, names and extensions included: atomic only
+ * as far as one sector goes. */
+int co_qcow2_rewrite_header(struct qcow2_image *image, GError **err);
 
 #endif

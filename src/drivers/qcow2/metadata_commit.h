@@ -7,9 +7,11 @@
  * on requests may change the originals again, which makes them dirty for the
  * next commit. It writes each touched block once, neighbours together. One
  * commit runs at a time; who asks meanwhile gets the next one, shared by all
- * that ask for it.
+ * that ask for it. Some seconds after something became dirty a commit runs of
+ * its own accord, so that little is lost if the process is killed.
  *
- * A failed sync is final: commits fail from then on, and so do flushes.
+ * A failed write leaves things dirty, for the next commit to try again. A failed
+ * sync is final: commits fail from then on, and so do flushes.
  */
 #ifndef DRIVERS_QCOW2_METADATA_COMMIT_H
 #define DRIVERS_QCOW2_METADATA_COMMIT_H
@@ -25,10 +27,25 @@ int co_qcow2_commit(struct qcow2_image *image);
 
 /* An L1 entry has changed in memory. */
 void qcow2_commit_l1_dirty(struct qcow2_image *image, uint32_t index);
-/* Clusters that nothing will name once what is dirty now is durable: their
- * refcounts go down by one then. */
-void qcow2_commit_free_later(struct qcow2_image *image,
-                             uint64_t host_offset,
-                             uint64_t bytes);
+/* Something else has: a commit will come. For the caches and free_later.c. */
+void qcow2_commit_dirtied(struct qcow2_image *image);
+
+/* Keeps commits from running, for who moves a table: everything up to now is
+ * durable when it returns 0. The caller must not allocate, nor wait for anyone
+ * who does, before it lets commits run again. On failure it holds nothing. */
+int co_qcow2_commit_and_hold(struct qcow2_image *image);
+void qcow2_commit_release(struct qcow2_image *image);
+/* A write or sync in between has gone wrong such that nobody knows what the file
+ * holds: as a failed sync. */
+void qcow2_commit_fail(struct qcow2_image *image, int error);
+/* 0, or why commits fail for good. */
+int qcow2_commit_failure(const struct qcow2_image *image);
+
+/* The commit of its own accord: none begins (the node may change its home), and
+ * may again. For block_driver.drained, undrained. */
+void qcow2_commit_pause(struct qcow2_image *image);
+void qcow2_commit_resume(struct qcow2_image *image);
+/* Waits until none is running. */
+void co_qcow2_commit_settle(struct qcow2_image *image);
 
 #endif

@@ -2,11 +2,11 @@
 /*
  * Refcounts: which clusters of the file are in use, and by how many.
  *
- * Refcount blocks are cached (table_cache.h) and grow with the file; the table
- * of blocks is in memory and moves when it is full. Allocation hands out runs,
- * the lowest free ones first, so that writes in a row lie in a row. Clusters
- * behind the old end of the file are known to read as zeroes, which spares
- * filling them.
+ * Refcount blocks are cached in slices (table_cache.h) and grow with the file;
+ * the table of blocks is in memory and moves when it is full. Allocation hands
+ * out runs, what was freed lately first, then the lowest free ones, so that
+ * writes in a row lie in a row. Clusters behind the old end of the file are
+ * known to read as zeroes, which spares filling them.
  *
  * Coroutines of the home thread.
  */
@@ -27,18 +27,49 @@ void qcow2_refcounts_free(struct qcow2_refcounts *refcounts);
 int co_qcow2_refcount_get(struct qcow2_image *image,
                           uint64_t host_offset,
                           uint64_t *ret_count);
-/* 1 to `clusters` clusters in one run, counted 1 in memory. -ENOSPC, -EFBIG. */
+/* 1 to `clusters` clusters in one run, counted 1 in memory, and within the file,
+ * which grows for them. -ENOSPC, -EFBIG. */
 int co_qcow2_allocate(struct qcow2_image *image,
                       uint64_t clusters,
                       struct qcow2_run *ret_run);
+/* As above, all of it in one run behind all that is in use. */
+int co_qcow2_allocate_contiguous(struct qcow2_image *image,
+                                 uint64_t clusters,
+                                 struct qcow2_run *ret_run);
+/* Room for `bytes` (at most a cluster) of compressed data, next to what was
+ * packed before; the clusters that it touches are counted one up. */
+int co_qcow2_allocate_packed(struct qcow2_image *image,
+                             uint64_t bytes,
+                             uint64_t *ret_host_offset);
 /* The same, at most to be given back at once: what was not used after all. */
 int co_qcow2_give_back(struct qcow2_image *image,
                        uint64_t host_offset,
                        uint64_t clusters);
-/* Down by one; for metadata_commit.c, when nothing names them any more, and for
- * snapshots and bitmaps. Below zero: the image is corrupt. */
-int co_qcow2_refcount_decrease(struct qcow2_image *image,
+/* Up by one; for snapshots and bitmaps. -ERANGE: more than the width of this
+ * image's refcounts can say; nothing is changed then. */
+int co_qcow2_refcount_increase(struct qcow2_image *image,
                                uint64_t host_offset,
                                uint64_t clusters);
+/* Down by one; when nothing in the file names them any more (free_later.h).
+ * Never waits for a commit. Below zero: the image is corrupt. `ret_freed` (may
+ * be NULL): how many are free now. */
+int co_qcow2_refcount_decrease(struct qcow2_image *image,
+                               uint64_t host_offset,
+                               uint64_t clusters,
+                               uint64_t *ret_freed);
+
+/* The file reaches to `host_end` afterwards, growing in large steps. */
+int co_qcow2_grow_file(struct qcow2_image *image, uint64_t host_end);
+/* Cuts off what was grown and not used. */
+int co_qcow2_trim_file(struct qcow2_image *image);
+
+/* One refcount of 1 << `order` bits in a block or slice. Any thread. */
+uint64_t qcow2_refcount_load(const uint8_t *block,
+                             unsigned int order,
+                             uint64_t index);
+void qcow2_refcount_store(uint8_t *block,
+                          unsigned int order,
+                          uint64_t index,
+                          uint64_t count);
 
 #endif

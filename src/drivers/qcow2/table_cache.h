@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * A bounded cache of equal-sized blocks of metadata: slices of L2 tables, and
- * refcount blocks.
+ * of refcount blocks.
  *
  * A block is named by its host offset. It is found without waiting when it is
  * there, else read. Whoever changes one marks it dirty; it then stays in memory
@@ -48,14 +48,51 @@ int co_table_cache_get(struct table_cache *cache,
 int co_table_cache_get_new(struct table_cache *cache,
                            uint64_t host_offset,
                            struct table_block **ret_block);
+/* As co_table_cache_get(), but never waits for a commit: for what runs within
+ * one. The cache may outgrow its bound a little. */
+int co_table_cache_get_within_commit(struct table_cache *cache,
+                                     uint64_t host_offset,
+                                     struct table_block **ret_block);
 void table_cache_put(struct table_cache *cache, struct table_block *block);
 void table_cache_mark_dirty(struct table_cache *cache,
                             struct table_block *block);
-/* Forgets blocks of a range of the file that is metadata no more; none is
- * pinned. */
+/* Forgets blocks of a range of the file that is metadata no more. A block that
+ * is pinned lives on for who has pinned it, and is found by nobody else. */
 void table_cache_forget(struct table_cache *cache,
                         uint64_t host_offset,
                         uint64_t bytes);
+
+/*
+ * The side of metadata commits.
+ */
+
+/* Who writes dirty blocks. `dirtied` is told of each block that becomes dirty;
+ * `co_write_back` makes room by writing them all. Not set: nothing may become
+ * dirty. */
+struct table_cache_writer {
+    void (*dirtied)(void *opaque);
+    int (*co_write_back)(void *opaque);
+    void *opaque;
+};
+
+void table_cache_set_writer(struct table_cache *cache,
+                            const struct table_cache_writer *writer);
+
+/* What a dirty block held when the copy was taken. */
+struct table_copy {
+    struct table_cache *cache;
+    struct table_block *block; /* pinned */
+    uint64_t host_offset;
+    uint32_t bytes;
+    uint8_t *content; /* owned */
+};
+
+/* Appends a copy of each dirty block to `copies`, an array of struct
+ * table_copy. The blocks are clean then, and pinned until
+ * table_copy_release(). -ENOMEM: nothing was taken. */
+int table_cache_take_dirty(struct table_cache *cache, GArray *copies);
+/* `written`: the file has it; else the block is dirty again. */
+void table_copy_release(struct table_copy *copy, bool written);
 
 uint64_t table_cache_dirty_bytes(const struct table_cache *cache);
 uint64_t table_cache_max_bytes(const struct table_cache *cache);
