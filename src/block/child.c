@@ -30,6 +30,18 @@ static size_t count_roles(const struct block_driver *driver)
     return count;
 }
 
+const struct block_child_role *block_role_find(
+    const struct block_driver *driver,
+    const char *name)
+{
+    for (size_t i = 0; i < count_roles(driver); i++) {
+        if (strcmp(driver->children[i].name, name) == 0) {
+            return &driver->children[i];
+        }
+    }
+    return NULL;
+}
+
 /* Does the option name a child at all? */
 static bool names_child(const struct json_value *value)
 {
@@ -39,7 +51,7 @@ static bool names_child(const struct json_value *value)
     return json_type_of(value) != JSON_STRING || *json_get_string(value) != 0;
 }
 
-static int error_too_deep(GError **err)
+int block_error_too_deep(GError **err)
 {
     return error_set(err, -ELOOP,
                      "more than %d nodes on top of each other are not "
@@ -60,7 +72,7 @@ int block_refs_collect(struct block_graph *graph,
         return 0; /* opening it says so */
     }
     if (level > BLOCK_DEPTH_MAX) {
-        return error_too_deep(err);
+        return block_error_too_deep(err);
     }
     for (size_t i = 0; i < count_roles(driver); i++) {
         const struct json_value *value =
@@ -105,28 +117,40 @@ static int co_child_get(struct block_node *parent,
                          ret_child, err);
 }
 
-static int edge_attach(struct block_edge *edge,
-                       struct block_node *parent,
-                       struct block_node *child,
-                       const struct block_child_role *role,
-                       GError **err)
+int block_edge_add(struct block_node *node,
+                   struct block_node *child,
+                   const struct block_child_role *role,
+                   GError **err)
 {
+    struct block_edge *edge = &node->edges[node->edge_count];
     int ret;
 
-    edge->parent = parent;
+    edge->parent = node;
     edge->role = role;
     edge->user = (struct block_user){
         .kind = "node",
-        .id = parent->name,
+        .id = node->name,
         .permissions = BLOCK_PERM_READ,
         .shared = BLOCK_PERM_ALL,
+        .on_replace = BLOCK_USER_MOVES,
     };
     list_init(&edge->link);
     ret = block_attach(child, &edge->user, err);
     if (ret == 0) {
         list_append(&child->parents, &edge->link);
+        node->edge_count++;
     }
     return ret;
+}
+
+struct block_node *block_edge_drop(struct block_node *node)
+{
+    struct block_edge *edge = &node->edges[--node->edge_count];
+    struct block_node *child = edge->user.node;
+
+    list_remove(&edge->link);
+    block_detach(&edge->user);
+    return child;
 }
 
 static void co_release_child(struct block_node *child)
@@ -141,7 +165,6 @@ static int co_edge_open(struct block_node *node,
                         const struct json_value *value,
                         GError **err)
 {
-    struct block_edge *edge = &node->edges[node->edge_count];
     struct block_node *child;
     int ret;
 
@@ -158,12 +181,11 @@ static int co_edge_open(struct block_node *node,
     if (ret < 0) {
         return ret;
     }
-    ret = edge_attach(edge, node, child, role, err);
+    ret = block_edge_add(node, child, role, err);
     if (ret < 0) {
         co_release_child(child);
         return ret;
     }
-    node->edge_count++;
     /* What is below cannot be written to: neither can this be. */
     node->read_only |= child->read_only && !role->read_only;
     return 0;
@@ -294,12 +316,7 @@ int co_block_edges_open(struct block_node *node, GError **err)
 void co_block_edges_release(struct block_node *node)
 {
     while (node->edge_count > 0) {
-        struct block_edge *edge = &node->edges[--node->edge_count];
-        struct block_node *child = edge->user.node;
-
-        list_remove(&edge->link);
-        block_detach(&edge->user);
-        co_release_child(child);
+        co_release_child(block_edge_drop(node));
     }
     g_free(node->edges);
     node->edges = NULL;
@@ -313,10 +330,11 @@ static gint deeper_first(gconstpointer a, gconstpointer b)
     return (gint)(*right)->depth - (gint)(*left)->depth;
 }
 
-int block_path_build(struct block_node *node, GError **err)
+void block_path_build(struct block_node *node)
 {
     GPtrArray *path = g_ptr_array_new();
 
+    node->depth = 0;
     g_ptr_array_add(path, node);
     for (size_t i = 0; i < node->edge_count; i++) {
         const struct block_node *child = node->edges[i].user.node;
@@ -329,7 +347,7 @@ int block_path_build(struct block_node *node, GError **err)
         }
     }
     g_ptr_array_sort(path, deeper_first);
+    g_free(node->path);
     node->path_count = path->len;
     node->path = (struct block_node **)(void *)g_ptr_array_free(path, FALSE);
-    return node->depth > BLOCK_DEPTH_MAX ? error_too_deep(err) : 0;
 }

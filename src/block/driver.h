@@ -93,6 +93,10 @@ struct block_driver {
                    uint64_t bytes,
                    int *ret_fd,
                    uint64_t *ret_file_offset); /* NULL: never */
+    /* Another node has taken a child's place, or a backing node has come. Main
+     * thread, no request is under way. NULL: cannot bear that, and it will not
+     * happen. */
+    void (*children_changed)(struct block_node *node);
     /* The node has come to rest, and may go to another home; and on the home it
      * has then, it goes on. NULL: nothing is tied to the thread (a timer would
      * be). Plain callbacks on the home thread. */

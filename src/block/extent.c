@@ -50,7 +50,7 @@ int co_block_status(struct block_node *node,
     int error;
 
     g_assert(loop_current() == node->home);
-    co_block_gate_enter(node, BLOCK_LANE_OTHER);
+    node = co_block_gate_enter(node, BLOCK_LANE_OTHER);
     error = co_block_child_status(node, offset, bytes, ret);
     block_gate_leave(node, BLOCK_LANE_OTHER);
     return error;
@@ -118,7 +118,7 @@ int co_block_truncate(struct block_node *node,
     int ret;
 
     g_assert(loop_current() == node->home);
-    co_block_gate_enter(node, BLOCK_LANE_WRITE);
+    node = co_block_gate_enter(node, BLOCK_LANE_WRITE);
     ret = co_block_child_truncate(node, size_bytes, shrink, err);
     block_gate_leave(node, BLOCK_LANE_WRITE);
     return ret;

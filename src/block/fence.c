@@ -20,6 +20,7 @@
 struct held_request {
     struct list link;
     struct coroutine *coroutine;
+    struct block_node **node; /* where it is about to enter */
 };
 
 void block_gate_init(struct block_gate *gate)
@@ -44,10 +45,13 @@ static void lane_wake_first(struct block_gate_lane *lane)
 }
 
 /* Waits until the lane is open and it is our turn. Returns whether it had to
- * wait. `had_turn`: this request was held before and need not queue again. */
-static bool co_lane_pass(struct block_gate_lane *lane, bool had_turn)
+ * wait; `*node` may be another one then. `had_turn`: this request was held
+ * before and need not queue again. */
+static bool co_lane_pass(struct block_gate_lane *lane,
+                         bool had_turn,
+                         struct block_node **node)
 {
-    struct held_request self = { .coroutine = co_self() };
+    struct held_request self = { .coroutine = co_self(), .node = node };
 
     if (lane->closed == 0 && (had_turn || list_is_empty(&lane->held))) {
         return false;
@@ -66,20 +70,53 @@ static bool co_lane_pass(struct block_gate_lane *lane, bool had_turn)
     return true;
 }
 
-void co_block_gate_enter(struct block_node *node, enum block_lane lane)
+/* The node's own gate first: while that is closed nothing else of the node is
+ * looked at, which the main thread may be changing. */
+struct block_node *co_block_gate_enter(struct block_node *node,
+                                       enum block_lane lane)
 {
     bool had_turn = false;
     bool waited;
 
     do {
-        waited = false;
-        for (size_t i = 0; i < node->path_count; i++) {
-            waited |= co_lane_pass(&node->path[i]->gate.lanes[lane], had_turn);
-            had_turn |= waited;
+        waited = co_lane_pass(&node->gate.lanes[lane], had_turn, &node);
+        for (size_t i = 1; !waited && i < node->path_count; i++) {
+            waited =
+                co_lane_pass(&node->path[i]->gate.lanes[lane], had_turn, &node);
         }
+        had_turn |= waited;
     } while (waited);
     for (size_t i = 0; i < node->path_count; i++) {
         node->path[i]->gate.lanes[lane].under_way++;
+    }
+    return node;
+}
+
+static void lane_retarget(struct block_gate_lane *lane,
+                          const struct block_node *from,
+                          struct block_node *to)
+{
+    LIST_FOREACH(link, &lane->held) {
+        struct held_request *held = LIST_ENTRY(link, struct held_request, link);
+
+        if (*held->node == from) {
+            *held->node = to;
+        }
+    }
+}
+
+/* Requests that wait to enter a node which another has taken the place of. */
+static void carry_out_retarget(struct block_node *node)
+{
+    struct block_node *to = g_steal_pointer(&node->retarget);
+
+    for (size_t i = 0; to != NULL && i < node->path_count; i++) {
+        struct block_gate *gate = &node->path[i]->gate;
+
+        lane_retarget(&gate->lanes[BLOCK_LANE_WRITE], node, to);
+        if (node->retarget_all) {
+            lane_retarget(&gate->lanes[BLOCK_LANE_OTHER], node, to);
+        }
     }
 }
 
@@ -159,6 +196,7 @@ int co_block_drain(struct block_node *node, uint64_t deadline_ns)
 
 void block_undrain(struct block_node *node)
 {
+    carry_out_retarget(node);
     /* Idle no more if this is the last drain; a timeout has not told it. */
     if (node->driver->undrained != NULL &&
         node->gate.lanes[BLOCK_LANE_OTHER].closed == 1) {

@@ -301,7 +301,8 @@ int co_block_open(struct block_graph *graph,
     node->options = options;
     ret = co_block_edges_open(node, err);
     if (ret == 0) {
-        ret = block_path_build(node, err);
+        block_path_build(node);
+        ret = node->depth > BLOCK_DEPTH_MAX ? block_error_too_deep(err) : 0;
     }
     if (ret == 0) {
         ret = co_open_driver(node, options, err);

@@ -101,6 +101,10 @@ struct block_node *block_child(const struct block_node *node, const char *role);
  * node's own, else that of its first child (its `file`); NULL: it is in none.
  * Fixed while the node lives. */
 const char *block_filename(const struct block_node *node);
+/* Sets in `options`, of a node that is to take the place of `node`, what that
+ * one has for cache and discard. */
+void block_take_over_options(const struct block_node *node,
+                             struct json_value *options);
 /* Was it added by the user (blockdev-add), or opened as someone's child? */
 bool block_is_named_by_user(const struct block_node *node);
 /* No other node uses it as a child. */
@@ -127,6 +131,14 @@ enum block_permission {
     BLOCK_PERM_ALL = (1 << 3) - 1,
 };
 
+/* What becomes of a user when another node takes the place of its node for
+ * those who use it (block/replace.h). */
+enum block_user_on_replace {
+    BLOCK_USER_IN_THE_WAY, /* forbids it, unless the other shows the same */
+    BLOCK_USER_STAYS,      /* has to do with this node itself */
+    BLOCK_USER_MOVES,      /* uses the other from then on */
+};
+
 struct block_user {
     struct list link;         /* the node's */
     struct block_node *node;  /* NULL while not attached */
@@ -143,6 +155,18 @@ struct block_user {
      * requests may still be under way then. NULL with co_quiesce NULL. */
     void (*resume)(struct block_user *user);
     bool pinned; /* cannot move at all (a running job, a fixed export) */
+    enum block_user_on_replace on_replace;
+    /* It has moved: `node` is another one. Main thread, while the old one is
+     * drained. Requests that the home thread makes to the old one all the same,
+     * until the drain ends, find their way. NULL: need not be told. */
+    void (*moved)(struct block_user *user);
+    /* It writes to its node what someone else is about to change below, in the
+     * node's backing node, and so does not mind: the target of a backup whose
+     * source that is. */
+    bool backing_may_change;
+    /* The block layer's: it is about to move, and no clash with those who come
+     * to this node now. */
+    bool leaving;
 };
 
 /* Refused (-EBUSY, naming the user in the way) when permissions clash; -EROFS

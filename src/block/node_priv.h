@@ -84,16 +84,21 @@ struct block_node {
     struct block_common common;
     bool read_only;
     bool by_user;
+    struct block_limits limits;
+
+    /* Changed by main while drained, or used by nobody, else fixed. */
+    struct loop *home;
     struct block_edge *edges; /* owned; the children */
     size_t edge_count;
     unsigned int depth;       /* how many levels are below it */
     struct block_node **path; /* owned; itself and all below it, once each,
-                                 parents before children */
+                                 parents before children: itself first */
     size_t path_count;
-    struct block_limits limits;
-
-    /* Changed by main while drained, else fixed. */
-    struct loop *home;
+    struct block_node *retarget; /* where requests shall go that are held when
+                                    the drain ends: writes ... */
+    bool retarget_all;           /* ... and others; NULL: where they meant to */
+    bool backing_unflushed; /* what was written to the backing node before it
+                               became that may not be durable */
 
     /* home */
     void *state; /* the driver's */
@@ -131,8 +136,24 @@ struct json_value *block_common_inherit(const struct block_common *parent,
 int co_block_edges_open(struct block_node *node, GError **err);
 /* Lets go of the children; nested ones that nobody uses are deleted. */
 void co_block_edges_release(struct block_node *node);
-/* Fills node->path and node->depth; too deep is an error. */
-int block_path_build(struct block_node *node, GError **err);
+/* Sets node->path and node->depth from the children's. */
+void block_path_build(struct block_node *node);
+int block_error_too_deep(GError **err);
+/* Attaches the next edge, to `child`; there must be room. */
+int block_edge_add(struct block_node *node,
+                   struct block_node *child,
+                   const struct block_child_role *role,
+                   GError **err);
+/* Lets go of the last edge; the child it was to. */
+struct block_node *block_edge_drop(struct block_node *node);
+/* The driver's role of that name; NULL: none. */
+const struct block_child_role *block_role_find(
+    const struct block_driver *driver,
+    const char *name);
+
+/* user.c: brings the holds of the node's edges, and of all below, up to what its
+ * users do. */
+void block_refresh_below(struct block_node *node);
 /* All existing nodes that `options` names at any depth, appended. `level` is
  * how deep `options` is itself; too deep is an error. */
 int block_refs_collect(struct block_graph *graph,
@@ -163,7 +184,10 @@ const struct block_driver *block_driver_find(const struct block_graph *graph,
 /* fence.c */
 void block_gate_init(struct block_gate *gate);
 /* Passes the gates of the node and of all below it; may wait. */
-void co_block_gate_enter(struct block_node *node, enum block_lane lane);
+/* Returns the node that was entered and that is to be left: another one, if that
+ * took the node's place while the request was held. */
+struct block_node *co_block_gate_enter(struct block_node *node,
+                                       enum block_lane lane);
 void block_gate_leave(struct block_node *node, enum block_lane lane);
 
 static inline bool block_lane_is_open(const struct block_gate_lane *lane)
@@ -175,7 +199,10 @@ static inline bool block_lane_is_open(const struct block_gate_lane *lane)
 static inline bool block_gate_is_open(const struct block_node *node,
                                       enum block_lane lane)
 {
-    for (size_t i = 0; i < node->path_count; i++) {
+    if (!block_lane_is_open(&node->gate.lanes[lane])) {
+        return false;
+    }
+    for (size_t i = 1; i < node->path_count; i++) {
         if (!block_lane_is_open(&node->path[i]->gate.lanes[lane])) {
             return false;
         }

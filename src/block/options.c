@@ -90,3 +90,15 @@ struct json_value *block_common_inherit(const struct block_common *parent,
     }
     return options;
 }
+
+void block_take_over_options(const struct block_node *node,
+                             struct json_value *options)
+{
+    struct json_value *cache = json_dict_new();
+
+    json_dict_set_bool(cache, "direct", node->common.direct);
+    json_dict_set_bool(cache, "no-flush", node->common.no_flush);
+    json_dict_set(options, "cache", cache);
+    json_dict_set_string(options, "discard",
+                         node->common.discard_unmap ? "unmap" : "ignore");
+}

@@ -163,7 +163,7 @@ int co_block_preadv(struct block_node *node,
         return ret;
     }
     g_assert(loop_current() == node->home);
-    co_block_gate_enter(node, BLOCK_LANE_OTHER);
+    node = co_block_gate_enter(node, BLOCK_LANE_OTHER);
     ret = co_block_child_preadv(node, offset, bytes, iov, iov_count);
     block_gate_leave(node, BLOCK_LANE_OTHER);
     return ret;
@@ -236,7 +236,7 @@ int co_block_pwritev(struct block_node *node,
         return ret;
     }
     g_assert(loop_current() == node->home);
-    co_block_gate_enter(node, BLOCK_LANE_WRITE);
+    node = co_block_gate_enter(node, BLOCK_LANE_WRITE);
     ret = co_block_child_pwritev(node, offset, bytes, iov, iov_count, flags);
     block_gate_leave(node, BLOCK_LANE_WRITE);
     return ret;
@@ -284,7 +284,7 @@ int co_block_write_zeroes(struct block_node *node,
         return ret;
     }
     g_assert(loop_current() == node->home);
-    co_block_gate_enter(node, BLOCK_LANE_WRITE);
+    node = co_block_gate_enter(node, BLOCK_LANE_WRITE);
     ret = co_block_child_write_zeroes(node, offset, bytes, flags);
     block_gate_leave(node, BLOCK_LANE_WRITE);
     return ret;
@@ -331,7 +331,7 @@ int co_block_discard(struct block_node *node, uint64_t offset, uint64_t bytes)
         return ret;
     }
     g_assert(loop_current() == node->home);
-    co_block_gate_enter(node, BLOCK_LANE_WRITE);
+    node = co_block_gate_enter(node, BLOCK_LANE_WRITE);
     ret = co_block_child_discard(node, offset, bytes);
     block_gate_leave(node, BLOCK_LANE_WRITE);
     return ret;
@@ -339,11 +339,18 @@ int co_block_discard(struct block_node *node, uint64_t offset, uint64_t bytes)
 
 int co_block_child_flush(struct block_node *node)
 {
-    if (node->common.no_flush || node->read_only ||
-        node->driver->co_flush == NULL) {
+    if (node->common.no_flush || node->read_only) {
         return 0;
     }
-    return node->driver->co_flush(node);
+    if (node->backing_unflushed) {
+        int ret = co_block_child_flush(block_child(node, "backing"));
+
+        if (ret < 0) {
+            return ret;
+        }
+        node->backing_unflushed = false;
+    }
+    return node->driver->co_flush == NULL ? 0 : node->driver->co_flush(node);
 }
 
 int co_block_flush(struct block_node *node)
@@ -351,7 +358,7 @@ int co_block_flush(struct block_node *node)
     int ret;
 
     g_assert(loop_current() == node->home);
-    co_block_gate_enter(node, BLOCK_LANE_OTHER);
+    node = co_block_gate_enter(node, BLOCK_LANE_OTHER);
     ret = co_block_child_flush(node);
     block_gate_leave(node, BLOCK_LANE_OTHER);
     return ret;

@@ -6,7 +6,8 @@
  * parent node passes on what its own users do: as long as nobody writes to the
  * parent, it only reads its child and minds nothing; with a writer it writes,
  * and then nobody else may write to the child past it (its bitmaps and caches
- * would not see it).
+ * would not see it). Its backing node it only ever reads; but a parent that is
+ * written to relies on what is there.
  *
  * Attaching puts the user on the list, brings the holds of the parents below up
  * to date and looks for a clash among all that share a node; if there is one,
@@ -28,11 +29,22 @@ static const char *permission_verb(unsigned int permissions)
     return "read";
 }
 
+/* What a user of a node tolerates in others at the node's backing node. */
+static unsigned int shared_backing(const struct block_user *user)
+{
+    if (user->backing_may_change) {
+        return BLOCK_PERM_ALL;
+    }
+    return (user->permissions & BLOCK_PERM_WRITE) != 0 ? BLOCK_PERM_READ
+                                                       : user->shared;
+}
+
 /* Sets what the node's holds on its children do, from what its users do. */
 static void refresh_holds(struct block_node *node)
 {
     unsigned int used = BLOCK_PERM_READ;
     unsigned int shared = BLOCK_PERM_ALL;
+    unsigned int backing = BLOCK_PERM_ALL;
 
     LIST_FOREACH(link, &node->users) {
         const struct block_user *user =
@@ -40,20 +52,20 @@ static void refresh_holds(struct block_node *node)
 
         used |= user->permissions;
         shared &= user->shared;
+        backing &= shared_backing(user);
     }
     if ((used & BLOCK_PERM_WRITE) != 0) {
         shared = BLOCK_PERM_READ;
     }
     for (size_t i = 0; i < node->edge_count; i++) {
-        bool read_only = node->edges[i].role->read_only;
+        struct block_edge *edge = &node->edges[i];
 
-        node->edges[i].user.permissions = read_only ? BLOCK_PERM_READ : used;
-        node->edges[i].user.shared = shared;
+        edge->user.permissions = edge->role->read_only ? BLOCK_PERM_READ : used;
+        edge->user.shared = edge->role->read_only ? backing : shared;
     }
 }
 
-/* ... and so on down. */
-static void refresh_below(struct block_node *node)
+void block_refresh_below(struct block_node *node)
 {
     for (size_t i = 0; i < node->path_count; i++) {
         refresh_holds(node->path[i]);
@@ -91,10 +103,15 @@ static int check_user(const struct block_user *newcomer, GError **err)
 {
     const struct block_node *node = newcomer->node;
 
+    if (newcomer->leaving) {
+        return 0;
+    }
     LIST_FOREACH(link, &node->users) {
         const struct block_user *user =
             LIST_ENTRY(link, struct block_user, link);
-        int ret = user == newcomer ? 0 : check_pair(node, newcomer, user, err);
+        int ret = user == newcomer || user->leaving
+                      ? 0
+                      : check_pair(node, newcomer, user, err);
 
         if (ret < 0) {
             return ret;
@@ -134,7 +151,7 @@ int block_attach(struct block_node *node, struct block_user *user, GError **err)
     }
     list_append(&node->users, &user->link);
     user->node = node;
-    refresh_below(node);
+    block_refresh_below(node);
     ret = check_user(user, err);
     if (ret == 0) {
         ret = check_below(node, err);
@@ -154,5 +171,5 @@ void block_detach(struct block_user *user)
     }
     list_remove(&user->link);
     user->node = NULL;
-    refresh_below(node);
+    block_refresh_below(node);
 }

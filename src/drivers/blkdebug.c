@@ -179,6 +179,13 @@ static int co_blkdebug_truncate(struct block_node *node,
     return co_block_child_truncate(state->image, size_bytes, shrink, err);
 }
 
+static void blkdebug_children_changed(struct block_node *node)
+{
+    struct blkdebug_state *state = block_state(node);
+
+    state->image = block_child(node, "image");
+}
+
 static void co_blkdebug_info(struct block_node *node, struct json_value *image)
 {
     const struct blkdebug_state *state = block_state(node);
@@ -209,5 +216,6 @@ const struct block_driver driver_blkdebug = {
     .co_flush = co_blkdebug_flush,
     .co_status = co_blkdebug_status,
     .co_truncate = co_blkdebug_truncate,
+    .children_changed = blkdebug_children_changed,
     .co_info = co_blkdebug_info,
 };

@@ -77,6 +77,13 @@ static int co_raw_open(struct block_node *node,
     return 0;
 }
 
+static void raw_children_changed(struct block_node *node)
+{
+    struct raw_state *state = block_state(node);
+
+    state->file = block_child(node, "file");
+}
+
 static void co_raw_close(struct block_node *node)
 {
     g_free(block_state(node));
@@ -228,5 +235,6 @@ const struct block_driver driver_raw = {
     .co_status = co_raw_status,
     .co_truncate = co_raw_truncate,
     .try_map = raw_try_map,
+    .children_changed = raw_children_changed,
     .co_info = co_raw_info,
 };

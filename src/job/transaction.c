@@ -76,7 +76,13 @@ void transaction_add_action(struct transaction *transaction,
 void transaction_add_node(struct transaction *transaction,
                           struct block_node *node)
 {
-    fence_set_add(transaction->fences, node);
+    fence_set_add(transaction->fences, node, false);
+}
+
+void transaction_add_node_drained(struct transaction *transaction,
+                                  struct block_node *node)
+{
+    fence_set_add(transaction->fences, node, true);
 }
 
 void *transaction_get_view(struct transaction *transaction, const char *key)

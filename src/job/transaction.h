@@ -56,6 +56,9 @@ void transaction_add_action(struct transaction *transaction,
 /* From prepare: this node is to be fenced at the instant. */
 void transaction_add_node(struct transaction *transaction,
                           struct block_node *node);
+/* ... and its reads are to be held, too. */
+void transaction_add_node_drained(struct transaction *transaction,
+                                  struct block_node *node);
 /* A slot per key for what actions of one kind know of each other (the view):
  * NULL until set; `free_value` runs at the end. */
 void *transaction_get_view(struct transaction *transaction, const char *key);

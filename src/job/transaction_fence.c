@@ -28,12 +28,13 @@ struct fence {
     struct block_node *node;
     struct block_user user; /* keeps the node, and keeps it where it is */
     uint64_t deadline_ns;
-    bool closed; /* came back in time and drained */
+    bool drained; /* reads are held, too */
+    bool closed;  /* came back in time and drained */
 };
 
 struct fence_set {
     struct list fences;
-    GHashTable *nodes;
+    GHashTable *nodes; /* node -> its fence, borrowed */
     size_t references; /* the transaction's, and one per coroutine */
     size_t unanswered; /* on their way to the gate and back */
     bool closing;      /* the coroutines have been started */
@@ -68,15 +69,18 @@ static void fence_set_unref(struct fence_set *set)
     }
 }
 
-void fence_set_add(struct fence_set *set, struct block_node *node)
+void fence_set_add(struct fence_set *set, struct block_node *node, bool drained)
 {
-    if (!g_hash_table_add(set->nodes, node)) {
-        return;
+    struct fence *fence = g_hash_table_lookup(set->nodes, node);
+
+    if (fence == NULL) {
+        fence = g_new0(struct fence, 1);
+        fence->set = set;
+        fence->node = node;
+        list_append(&set->fences, &fence->link);
+        g_hash_table_insert(set->nodes, node, fence);
     }
-    struct fence *fence = g_new0(struct fence, 1);
-    fence->set = set;
-    fence->node = node;
-    list_append(&set->fences, &fence->link);
+    fence->drained |= drained;
 }
 
 size_t fence_set_size(const struct fence_set *set)
@@ -99,7 +103,9 @@ static void co_hold_node(void *opaque)
     struct loop *main = block_graph_main(block_graph_of(fence->node));
     struct loop *home = loop_current();
 
-    int result = co_block_fence(fence->node, fence->deadline_ns);
+    int result = fence->drained
+                     ? co_block_drain(fence->node, fence->deadline_ns)
+                     : co_block_fence(fence->node, fence->deadline_ns);
     co_move(main);
     fence->closed = result == 0;
     if (--set->unanswered == 0) {
@@ -109,7 +115,11 @@ static void co_hold_node(void *opaque)
         co_queue_wait(&set->release);
     }
     co_move(home);
-    block_unfence(fence->node);
+    if (fence->drained) {
+        block_undrain(fence->node);
+    } else {
+        block_unfence(fence->node);
+    }
     co_move(main);
     drop_fence(fence);
     fence_set_unref(set);
@@ -134,7 +144,7 @@ static int refuse(const struct fence_set *set,
         g_string_append_printf(names, " and %zu more", count - NAMES_MAX);
     }
     return error_set(err, -ETIMEDOUT,
-                     "The writes under way on %s %s did not finish within "
+                     "The requests under way on %s %s did not finish within "
                      "%.1f s, so there was no one instant for all disks; "
                      "nothing has been changed. Look at the storage below, "
                      "then try again",
@@ -154,6 +164,7 @@ int co_fence_set_close(struct fence_set *set, uint64_t timeout_ns, GError **err)
         fence->user.id = "transaction";
         fence->user.shared = BLOCK_PERM_ALL;
         fence->user.pinned = true;
+        fence->user.on_replace = BLOCK_USER_STAYS;
         /* It uses nothing and tolerates all. */
         int result = block_attach(fence->node, &fence->user, NULL);
         g_assert(result == 0);

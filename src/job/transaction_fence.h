@@ -17,8 +17,11 @@
 struct fence_set;
 
 struct fence_set *fence_set_new(void);
-/* A node added before counts once. */
-void fence_set_add(struct fence_set *set, struct block_node *node);
+/* A node added before counts once; `drained`: its reads are held, too, if any
+ * of the calls says so. */
+void fence_set_add(struct fence_set *set,
+                   struct block_node *node,
+                   bool drained);
 
 size_t fence_set_size(const struct fence_set *set);
 

@@ -22,7 +22,6 @@ static uint32_t allocation_state(unsigned int status)
 
 int co_nbd_block_status(struct nbd_request *request)
 {
-    struct block_node *node = request->connection->options.node;
     size_t extents_max = request->header.flags & NBD_COMMAND_REQ_ONE
                              ? 1
                              : NBD_STATUS_EXTENTS_MAX;
@@ -37,7 +36,8 @@ int co_nbd_block_status(struct nbd_request *request)
     while (offset < end) {
         struct block_extent extent;
         uint32_t state;
-        int ret = co_block_status(node, offset, end - offset, &extent);
+        int ret = co_block_status(nbd_connection_node(request->connection),
+                                  offset, end - offset, &extent);
 
         if (ret < 0 && count == 0) {
             return ret;

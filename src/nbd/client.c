@@ -153,6 +153,21 @@ void nbd_clients_resume(struct block_user *user)
     pthread_mutex_unlock(&export->lock);
 }
 
+void nbd_clients_follow(struct block_user *user)
+{
+    struct nbd_export *export = LIST_ENTRY(user, struct nbd_export, user);
+
+    export->node = user->node;
+    pthread_mutex_lock(&export->lock);
+    LIST_FOREACH(link, &export->clients) {
+        const struct nbd_client *client =
+            LIST_ENTRY(link, struct nbd_client, export_link);
+
+        nbd_connection_set_node(client->connection, export->node);
+    }
+    pthread_mutex_unlock(&export->lock);
+}
+
 static struct nbd_export *export_of(const struct nbd_offer *offer)
 {
     /* Offers are handed out as constants; the export behind is ours. */

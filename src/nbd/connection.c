@@ -79,6 +79,12 @@ void nbd_connection_drop(struct nbd_connection *connection)
     (void)shutdown(connection->options.fd, SHUT_RDWR);
 }
 
+void nbd_connection_set_node(struct nbd_connection *connection,
+                             struct block_node *node)
+{
+    __atomic_store_n(&connection->options.node, node, __ATOMIC_RELEASE);
+}
+
 void nbd_connection_quiesce(struct nbd_connection *connection)
 {
     connection->quiescing = true;

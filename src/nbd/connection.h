@@ -50,6 +50,11 @@ void nbd_connection_quiesce(struct nbd_connection *connection);
  * again. When not stopped yet, on its home: it will not stop but go on. */
 void nbd_connection_resume(struct nbd_connection *connection);
 
+/* Another node of the same home has taken the place of the connection's: what
+ * is executed from now on goes there. Any thread. */
+void nbd_connection_set_node(struct nbd_connection *connection,
+                             struct block_node *node);
+
 /* Home thread, or when stopped: nothing is left to be done for this client. */
 bool nbd_connection_is_over(const struct nbd_connection *connection);
 

@@ -117,6 +117,13 @@ struct nbd_connection {
     unsigned int batches;  /* executed since the coroutine last waited */
 };
 
+/* Ask anew after each wait: another node may have taken its place. */
+static inline struct block_node *nbd_connection_node(
+    const struct nbd_connection *connection)
+{
+    return __atomic_load_n(&connection->options.node, __ATOMIC_ACQUIRE);
+}
+
 /* receive.c: executes what is in the receive buffer as far as possible. */
 enum nbd_need {
     NBD_NEED_INPUT, /* the rest of the next request */

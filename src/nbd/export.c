@@ -219,6 +219,8 @@ static struct nbd_export *new_export(struct export_list *list,
         .shared = BLOCK_PERM_READ | BLOCK_PERM_WRITE,
         .co_quiesce = co_nbd_clients_quiesce,
         .resume = nbd_clients_resume,
+        .on_replace = BLOCK_USER_MOVES,
+        .moved = nbd_clients_follow,
     };
     pthread_mutex_init(&export->lock, NULL);
     list_init(&export->link);

@@ -95,6 +95,7 @@ void nbd_client_drop(struct nbd_client *client);
 /* The export's struct block_user callbacks. */
 int co_nbd_clients_quiesce(struct block_user *user, uint64_t deadline_ns);
 void nbd_clients_resume(struct block_user *user);
+void nbd_clients_follow(struct block_user *user);
 
 /* Defaults of the server, as option_types.c tells them. */
 #define NBD_CONNECTIONS_MAX_DEFAULT   100

@@ -185,8 +185,8 @@ static enum nbd_need execute_read(struct nbd_connection *connection,
     iov.iov_base = to + reply_bytes;
     ret = header->length == 0
               ? 0
-              : block_try_preadv(connection->options.node, header->offset,
-                                 header->length, &iov, 1);
+              : block_try_preadv(nbd_connection_node(connection),
+                                 header->offset, header->length, &iov, 1);
     if (ret == -EAGAIN) {
         return defer(connection, header, header->length);
     }
@@ -220,7 +220,7 @@ static enum nbd_need execute_write(struct nbd_connection *connection,
         ret = 0;
     } else if (!(header->flags & NBD_COMMAND_FUA) &&
                !connection->options.writethrough) {
-        ret = block_try_pwritev(connection->options.node, header->offset,
+        ret = block_try_pwritev(nbd_connection_node(connection), header->offset,
                                 header->length, &iov, 1);
     }
     if (ret == -EAGAIN) {

@@ -19,8 +19,8 @@
 static int co_run_read(struct nbd_request *request)
 {
     const struct nbd_header *header = &request->header;
-    int ret = co_block_pread(request->connection->options.node, header->offset,
-                             header->length, request->buffer);
+    int ret = co_block_pread(nbd_connection_node(request->connection),
+                             header->offset, header->length, request->buffer);
 
     request->payload_bytes = header->length;
     return ret;
@@ -36,24 +36,23 @@ static unsigned int write_flags(const struct nbd_request *request)
 
 static int co_run_write(struct nbd_request *request)
 {
-    return co_block_pwrite(request->connection->options.node,
+    return co_block_pwrite(nbd_connection_node(request->connection),
                            request->header.offset, request->header.length,
                            request->buffer, write_flags(request));
 }
 
 static int co_run_flush(struct nbd_request *request)
 {
-    return co_block_flush(request->connection->options.node);
+    return co_block_flush(nbd_connection_node(request->connection));
 }
 
 static int co_run_trim(struct nbd_request *request)
 {
-    struct block_node *node = request->connection->options.node;
-    int ret =
-        co_block_discard(node, request->header.offset, request->header.length);
+    int ret = co_block_discard(nbd_connection_node(request->connection),
+                               request->header.offset, request->header.length);
 
     if (ret == 0 && (write_flags(request) & BLOCK_FUA)) {
-        ret = co_block_flush(node);
+        ret = co_block_flush(nbd_connection_node(request->connection));
     }
     return ret;
 }
@@ -68,7 +67,7 @@ static int co_run_write_zeroes(struct nbd_request *request)
     if (request->header.flags & NBD_COMMAND_FAST_ZERO) {
         flags |= BLOCK_FAST_ZERO;
     }
-    return co_block_write_zeroes(request->connection->options.node,
+    return co_block_write_zeroes(nbd_connection_node(request->connection),
                                  request->header.offset, request->header.length,
                                  flags);
 }

@@ -59,6 +59,7 @@ static const struct action_type abort_action_types[] = {
 static const struct action_type *const all_action_types[] = {
     bitmap_action_types,
     backup_action_types,
+    snapshot_action_types,
     abort_action_types,
     NULL,
 };
@@ -118,6 +119,23 @@ static int check_count(const struct json_value *actions, GError **err)
     return 0;
 }
 
+static int check_group(const struct json_value *actions, GError **err)
+{
+    for (size_t i = 0; i < json_list_length(actions); i++) {
+        const char *name =
+            json_dict_string(json_list_get(actions, i), "type", "");
+
+        if (find_type(name)->alone_only) {
+            return error_set(err, -EINVAL,
+                             "'%s' cannot be undone when a job fails later, so "
+                             "it cannot be in a transaction with "
+                             "completion-mode=grouped",
+                             name);
+        }
+    }
+    return 0;
+}
+
 /* The first action that makes a job; NULL: none does. */
 static const struct json_value *first_job(const struct json_value *actions)
 {
@@ -170,6 +188,9 @@ int co_actions_run(struct engine *engine,
     struct transaction *transaction;
     int ret = check_count(actions, err);
 
+    if (ret == 0 && grouped) {
+        ret = check_group(actions, err);
+    }
     if (ret < 0) {
         return ret;
     }

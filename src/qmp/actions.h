@@ -28,7 +28,9 @@ struct action_context {
 /* One kind of action. */
 struct action_type {
     const char *name; /* as the command of that name */
-    bool makes_job;   /* allowed in a grouped transaction */
+    bool makes_job;
+    bool alone_only; /* its effect cannot wait for a group of jobs: refused in a
+                        grouped transaction */
     /* A new action; `data` is checked and outlives it. */
     struct transaction_action *(*create)(struct action_context *context,
                                          const struct json_value *data);
@@ -37,11 +39,14 @@ struct action_type {
 /* By name, tables that end with name NULL. */
 extern const struct action_type bitmap_action_types[];
 extern const struct action_type backup_action_types[];
+extern const struct action_type snapshot_action_types[];
 
 /* What they take, for commands of the same names. */
 extern const struct schema_type bitmap_add_type;
 extern const struct schema_type bitmap_name_type;
 extern const struct schema_type bitmap_merge_type;
+extern const struct schema_type snapshot_type;
+extern const struct schema_type snapshot_sync_type;
 /* The argument of `transaction`. */
 extern const struct schema_type transaction_arguments_type;
 

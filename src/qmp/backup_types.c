@@ -71,7 +71,7 @@ static const struct schema_type performance_type = {
         },
 };
 
-static const struct schema_type new_image_mode_type = {
+const struct schema_type new_image_mode_type = {
     .kind = SCHEMA_ENUM,
     .name = "NewImageMode",
     .values = (const char *const[]){ "existing", "absolute-paths", NULL },

@@ -7,6 +7,7 @@
 
 extern const struct schema_type blockdev_backup_type;
 extern const struct schema_type drive_backup_type;
+extern const struct schema_type new_image_mode_type;
 
 /* Values of enumerations, NULL-terminated, in the order of enum
  * backup_bitmap_mode and enum backup_error_policy (then "auto"). */

@@ -146,6 +146,7 @@ struct bitmap_change *bitmap_change_new(enum bitmap_change_kind kind,
         .kind = "transaction",
         .id = change->holder,
         .shared = BLOCK_PERM_READ | BLOCK_PERM_WRITE,
+        .on_replace = BLOCK_USER_STAYS,
     };
     if (kind == BITMAP_CHANGE_CLEAR || kind == BITMAP_CHANGE_MERGE) {
         change->spare = bitmap_new(block_size(node), granularity_bytes, err);

@@ -14,6 +14,7 @@
 #include "block/driver.h"
 #include "block/request.h"
 #include "loop/coroutine.h"
+#include "qmp/actions.h"
 #include "qmp/block_info_types.h"
 
 static int co_blockdev_add(struct engine *engine,
@@ -204,6 +205,27 @@ static int co_resize(struct engine *engine,
     return rc;
 }
 
+static int co_snapshot(struct engine *engine,
+                       const struct json_value *arguments,
+                       struct json_value **ret,
+                       GError **err)
+{
+    (void)ret;
+    return co_action_run(engine, "blockdev-snapshot", arguments, err);
+}
+
+static int co_snapshot_sync(struct engine *engine,
+                            const struct json_value *arguments,
+                            struct json_value **ret,
+                            GError **err)
+{
+    (void)ret;
+    return co_action_run(engine, "blockdev-snapshot-sync", arguments, err);
+}
+
+static const char *const snapshot_features[] = { "allow-write-only-overlay",
+                                                 NULL };
+
 const struct qmp_command qmp_commands_block[] = {
     { .name = "blockdev-add",
       .doc = "Opens a block node, with the nodes it lies on. A node-name is "
@@ -230,5 +252,16 @@ const struct qmp_command qmp_commands_block[] = {
              "relies on it uses the node.",
       .arguments = &resize_type,
       .co_run = co_resize },
+    { .name = "blockdev-snapshot",
+      .doc = "Puts an overlay above a node, in its place for all who use it: "
+             "what is written from then on goes to the overlay.",
+      .arguments = &snapshot_type,
+      .features = snapshot_features,
+      .co_run = co_snapshot },
+    { .name = "blockdev-snapshot-sync",
+      .doc = "The same, with an overlay that is made and opened, or only "
+             "opened, as part of it.",
+      .arguments = &snapshot_sync_type,
+      .co_run = co_snapshot_sync },
     { .name = NULL },
 };

@@ -37,6 +37,8 @@ static const struct schema_branch action_branches[] = {
     ACTION("block-dirty-bitmap-merge", bitmap_merge_type),
     ACTION("block-dirty-bitmap-remove", bitmap_name_type),
     ACTION("blockdev-backup", blockdev_backup_type),
+    ACTION("blockdev-snapshot", snapshot_type),
+    ACTION("blockdev-snapshot-sync", snapshot_sync_type),
     ACTION("drive-backup", drive_backup_type),
     { .value = NULL },
 };
@@ -54,6 +56,8 @@ static const struct schema_type action_kind_type = {
             "block-dirty-bitmap-merge",
             "block-dirty-bitmap-remove",
             "blockdev-backup",
+            "blockdev-snapshot",
+            "blockdev-snapshot-sync",
             "drive-backup",
             NULL,
         },

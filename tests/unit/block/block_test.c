@@ -15,6 +15,7 @@ static const struct schema_member test_members[] = {
     { .name = "driver", .type = &schema_string, .required = true },
     { .name = "node-name", .type = &schema_string },
     { .name = "file", .type = &schema_any },
+    { .name = "backing", .type = &schema_any },
     { .name = "size", .type = &schema_size },
     { .name = "alignment", .type = &schema_size },
     { .name = "read-only", .type = &schema_bool },
@@ -64,6 +65,7 @@ static void co_memory_close(struct block_node *node)
     struct memory_state *memory = memory_of(node);
 
     g_free(memory->bytes);
+    g_free(memory->written);
     g_free(memory);
 }
 
@@ -198,6 +200,81 @@ static const struct block_driver driver_memory = {
     .co_truncate = co_memory_truncate,
 };
 
+/* --- overlay: memory, and below it what was never written ------------------- */
+
+static int co_overlay_open(struct block_node *node,
+                           const struct json_value *options,
+                           GError **err)
+{
+    int ret = co_memory_open(node, options, err);
+
+    if (ret == 0) {
+        memory_of(node)->written = g_new0(bool, memory_of(node)->size_bytes);
+    }
+    return ret;
+}
+
+static int co_overlay_preadv(struct block_node *node,
+                             uint64_t offset,
+                             uint64_t bytes,
+                             const struct iovec *iov,
+                             int iov_count)
+{
+    struct memory_state *memory = memory_of(node);
+    struct block_node *backing = block_child(node, "backing");
+    int ret = 0;
+
+    assert_int_equal(iov_count, 1);
+    memset(iov->iov_base, 0, bytes);
+    if (backing != NULL) {
+        ret = co_block_child_preadv(backing, offset, bytes, iov, 1);
+    }
+    for (uint64_t i = 0; i < bytes; i++) {
+        if (memory->written[offset + i]) {
+            ((uint8_t *)iov->iov_base)[i] = memory->bytes[offset + i];
+        }
+    }
+    return ret;
+}
+
+static int co_overlay_pwritev(struct block_node *node,
+                              uint64_t offset,
+                              uint64_t bytes,
+                              const struct iovec *iov,
+                              int iov_count,
+                              unsigned int flags)
+{
+    int ret = co_memory_pwritev(node, offset, bytes, iov, iov_count, flags);
+
+    if (ret == 0) {
+        memset(memory_of(node)->written + offset, true, bytes);
+    }
+    return ret;
+}
+
+static void overlay_children_changed(struct block_node *node)
+{
+    (void)node; /* the child is looked up at each request */
+}
+
+static const struct block_child_role overlay_children[] = {
+    { .name = "backing", .read_only = true },
+    { .name = NULL },
+};
+
+static const struct block_driver driver_overlay = {
+    .name = "overlay",
+    .children = overlay_children,
+    .co_open = co_overlay_open,
+    .co_close = co_memory_close,
+    .co_preadv = co_overlay_preadv,
+    .co_pwritev = co_overlay_pwritev,
+    .co_flush = co_memory_flush,
+    .children_changed = overlay_children_changed,
+};
+
+/* --- filter ------------------------------------------------------------------ */
+
 static struct block_node *below(struct block_node *node)
 {
     return block_child(node, "file");
@@ -270,10 +347,12 @@ static const struct block_driver driver_filter = {
     .co_pwritev = co_filter_pwritev,
     .co_flush = co_filter_flush,
     .co_truncate = co_filter_truncate,
+    .children_changed = overlay_children_changed,
 };
 
 const struct block_driver *const test_drivers[] = { &driver_memory,
-                                                    &driver_filter, NULL };
+                                                    &driver_filter,
+                                                    &driver_overlay, NULL };
 
 struct graph_threads {
     struct graph_run run;

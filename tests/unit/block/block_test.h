@@ -24,7 +24,7 @@
 #include "loop/loop.h"
 
 /* The drivers of tests: "memory" (options size, alignment), "filter" (child
- * "file"), both also as read by block_graph_new(). */
+ * "file"), "overlay" (memory over an optional child "backing"). */
 extern const struct block_driver *const test_drivers[];
 
 /* Switches of a memory node. */
@@ -40,6 +40,7 @@ struct memory_state {
     bool hold_writes; /* writes wait in `held` until it is woken */
     struct co_queue held;
     bool misaligned; /* something came that the alignment forbids */
+    bool *written;   /* overlay: per byte */
 };
 
 struct memory_state *memory_of(struct block_node *node);

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+#include "qmp/snapshot_image.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "block/driver.h"
+#include "block/filename.h"
+#include "drivers/qcow2/create.h"
+
+/* Can the image below `node` be named by file name and format alone? */
+static int check_nameable(const struct block_node *node, GError **err)
+{
+    static const char *const formats[] = { "qcow2", "raw", "file",
+                                           "host_device", NULL };
+    const char *driver = block_driver_of(node)->name;
+    const struct block_node *file = block_child(node, "file");
+    bool is_window = strcmp(driver, "raw") == 0 && file != NULL &&
+                     block_size(file) != block_size(node);
+
+    if (g_strv_contains(formats, driver) && !is_window &&
+        block_filename(node) != NULL) {
+        return 0;
+    }
+    return error_set(err, -ENOTSUP,
+                     "No image can name node '%s' as its backing file: it is "
+                     "no whole file; make an overlay with blockdev-create and "
+                     "blockdev-add, and use blockdev-snapshot",
+                     block_name(node));
+}
+
+static char *absolute_path(const char *path)
+{
+    g_autofree char *directory = NULL;
+
+    if (path[0] == '/') {
+        return g_strdup(path);
+    }
+    directory = g_get_current_dir();
+    return g_build_filename(directory, path, NULL);
+}
+
+static int co_make(struct block_node *node,
+                   const char *path,
+                   const char *format,
+                   GError **err)
+{
+    g_autofree char *backing = NULL;
+    struct qcow2_create_options options;
+    int ret = check_nameable(node, err);
+
+    if (ret < 0) {
+        return ret;
+    }
+    if (strcmp(format, "qcow2") != 0) {
+        return error_set(err, -ENOTSUP,
+                         "An image of format '%s' cannot have a backing file: "
+                         "use qcow2",
+                         format);
+    }
+    backing = absolute_path(block_filename(node));
+    options = (struct qcow2_create_options){
+        .size_bytes = block_size(node),
+        .backing_file = backing,
+        .backing_format = block_driver_of(node)->name,
+    };
+    return co_image_create(block_graph_of(node), path, &options, err);
+}
+
+int co_snapshot_image_open(struct block_node *node,
+                           const struct json_value *data,
+                           struct block_node **ret_overlay,
+                           GError **err)
+{
+    const char *path = json_dict_string(data, "snapshot-file", "");
+    const char *name = json_dict_string(data, "snapshot-node-name", NULL);
+    const char *format = json_dict_string(data, "format", "qcow2");
+    const char *mode = json_dict_string(data, "mode", "absolute-paths");
+    g_autoptr(json_value) options = NULL;
+    int ret = 0;
+
+    if (strcmp(mode, "existing") != 0) {
+        ret = co_make(node, path, format, err);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    /* Relative to where the daemon runs, as any file name in a command. */
+    options = co_block_filename_to_options(path, format, "", err);
+    if (options == NULL) {
+        return -EINVAL;
+    }
+    if (name != NULL) {
+        json_dict_set_string(options, "node-name", name);
+    }
+    json_dict_set(options, "backing", json_null_new());
+    block_take_over_options(node, options);
+    return co_block_add(block_graph_of(node), options, false, ret_overlay, err);
+}
