@@ -166,6 +166,18 @@ static int take_children(struct qcow2_image *image, GError **err)
     return 0;
 }
 
+/* The backing node comes with a snapshot; or another node has taken the place
+ * of one of them. */
+static void qcow2_children_changed(struct block_node *node)
+{
+    struct qcow2_image *image = block_state(node);
+
+    image->file = block_child(node, "file");
+    image->backing = block_child(node, "backing");
+    image->data =
+        image->external_data ? block_child(node, "data-file") : image->file;
+}
+
 static int co_load_l1(struct qcow2_image *image,
                       uint64_t offset,
                       uint32_t count,
@@ -381,5 +393,6 @@ const struct block_driver driver_qcow2 = {
     .try_preadv = qcow2_try_preadv,
     .co_preadv = co_qcow2_preadv,
     .co_status = co_qcow2_status,
+    .children_changed = qcow2_children_changed,
     .co_info = co_qcow2_info,
 };
