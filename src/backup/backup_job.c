@@ -109,22 +109,28 @@ static void drop_range(struct backup *backup, uint64_t offset, uint64_t bytes)
     backup->total_bytes -= before - block_copy_remaining_bytes(backup->copy);
 }
 
-/* sync=top: drops the clusters that the source's own layer has nothing of. Once
- * the copy is over the source says what guests have made of it since. */
+/* sync=top: drops the clusters that the source's own layer has nothing of; one
+ * of which it has a part is copied. Once the copy is over the source says what
+ * guests have made of it since. */
 static void co_drop_unallocated(struct backup *backup)
 {
     uint64_t end = block_size(backup->source);
     uint64_t offset = 0;
+    uint64_t run = 0; /* from here on nothing is allocated */
     struct block_extent extent;
 
     while (offset < end && !co_job_pause_point(backup->job) &&
            co_block_status(backup->source, offset, end - offset, &extent) ==
                0 &&
            !block_copy_is_over(backup->copy)) {
-        if ((extent.status & BLOCK_STATUS_ALLOCATED) == 0) {
-            drop_range(backup, offset, extent.bytes);
+        if ((extent.status & BLOCK_STATUS_ALLOCATED) != 0) {
+            drop_range(backup, run, offset - run);
+            run = offset + extent.bytes;
         }
         offset += extent.bytes;
+    }
+    if (offset == end && !block_copy_is_over(backup->copy)) {
+        drop_range(backup, run, end - run);
     }
     job_progress_set_total(backup->job, backup->total_bytes);
 }

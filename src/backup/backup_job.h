@@ -61,6 +61,7 @@ struct backup_options {
     unsigned int tasks_max; /* at least 1 */
     uint64_t chunk_bytes;   /* 0: the default; else at least a cluster */
     uint64_t cluster_bytes_min; /* 0, or a power of two */
+    bool compress;              /* the target's driver must be able to */
 };
 
 /* A job in state created, holding source and target. */

@@ -6,6 +6,7 @@
 #include "backup/backup_priv.h"
 #include "base/bytes.h"
 #include "base/error.h"
+#include "block/driver.h"
 #include "block/request.h"
 
 void backup_free(struct backup *backup)
@@ -44,6 +45,14 @@ static int check_pair(const struct backup_options *options, GError **err)
                          block_name(options->target), target_bytes,
                          block_name(options->source), source_bytes);
     }
+    if (options->compress &&
+        (block_driver_of(options->target)->write_flags & BLOCK_COMPRESS) == 0) {
+        return error_set(err, -ENOTSUP,
+                         "'compress' needs a target that can be written "
+                         "compressed; '%s', of driver '%s', cannot",
+                         block_name(options->target),
+                         block_driver_of(options->target)->name);
+    }
     return 0;
 }
 
@@ -66,6 +75,7 @@ static int attach_users(struct backup *backup, const char *id, GError **err)
         .permissions = BLOCK_PERM_WRITE,
         .shared = BLOCK_PERM_READ,
         .pinned = true,
+        .backing_may_change = true, /* where it does, it has been copied */
     };
     ret = block_attach(backup->source, &backup->source_user, err);
     if (ret < 0) {
@@ -88,6 +98,14 @@ static uint64_t choose_cluster(const struct backup_options *options)
     return max_u64(cluster, options->cluster_bytes_min);
 }
 
+static bool has_backing(const struct block_node *node)
+{
+    while (node != NULL && block_child(node, "backing") == NULL) {
+        node = block_child(node, "file");
+    }
+    return node != NULL;
+}
+
 static int prepare_copy(struct backup *backup, GError **err)
 {
     const struct backup_options *options = &backup->options;
@@ -102,6 +120,10 @@ static int prepare_copy(struct backup *backup, GError **err)
         .tasks_max = options->tasks_max,
         .save_wait_ns = options->save_wait_ns,
         .guest_pays = options->break_guest_write,
+        .compress = options->compress,
+        /* Nothing lies below a full copy, unless it does already. */
+        .target_is_layer =
+            options->sync != BACKUP_SYNC_FULL || has_backing(options->target),
     };
 
     if (copy_options.chunk_bytes == 0) {

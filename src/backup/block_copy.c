@@ -314,10 +314,15 @@ static bool is_all_zero(const uint8_t *buffer, size_t bytes)
 
 /* Makes a range of the target read as zeroes. What does so already is left
  * alone: a new target stays sparse, whatever it thinks of unmapping. */
-static int co_zero_target(struct block_node *target,
+static int co_zero_target(const struct block_copy *copy,
                           uint64_t offset,
                           uint64_t end)
 {
+    const unsigned int enough =
+        BLOCK_STATUS_ZERO |
+        (copy->options.target_is_layer ? BLOCK_STATUS_ALLOCATED : 0);
+    struct block_node *target = copy->target;
+
     while (offset < end) {
         struct block_extent extent;
         int ret = co_block_status(target, offset, end - offset, &extent);
@@ -325,7 +330,7 @@ static int co_zero_target(struct block_node *target,
         if (ret < 0) {
             extent = (struct block_extent){ .bytes = end - offset };
         }
-        if ((extent.status & BLOCK_STATUS_ZERO) == 0) {
+        if ((extent.status & enough) != enough) {
             ret = co_block_write_zeroes(target, offset, extent.bytes,
                                         BLOCK_MAY_UNMAP);
             if (ret < 0) {
@@ -339,13 +344,15 @@ static int co_zero_target(struct block_node *target,
 
 static int co_write(struct copy_task *task)
 {
-    struct block_node *target = task->copy->target;
+    const struct block_copy *copy = task->copy;
 
     if (task->is_zero || is_all_zero(task->buffer, task->bytes)) {
-        return co_zero_target(target, task->offset, task->offset + task->bytes);
+        return co_zero_target(copy, task->offset, task->offset + task->bytes);
     }
-    return co_block_pwrite(target, task->offset, task->bytes, task->buffer,
-                           BLOCK_FLUSHED_SOON);
+    return co_block_pwrite(
+        copy->target, task->offset, task->bytes, task->buffer,
+        copy->options.compress ? BLOCK_FLUSHED_SOON | BLOCK_COMPRESS
+                               : BLOCK_FLUSHED_SOON);
 }
 
 void co_copy_task_write(void *opaque)

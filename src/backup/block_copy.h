@@ -60,6 +60,10 @@ struct block_copy_options {
     /* A guest's write waits for the target, and fails when saving does; the
      * copy goes on. Otherwise the copy fails. */
     bool guest_pays;
+    bool compress; /* data is stored compressed */
+    /* The target becomes, or is, a layer over older content: zeroes are written
+     * to it where it holds nothing, though it reads as zeroes there now. */
+    bool target_is_layer;
 };
 
 enum block_copy_side {

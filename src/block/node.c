@@ -81,14 +81,50 @@ bool block_is_top(const struct block_node *node)
     return list_is_empty(&node->parents);
 }
 
+static bool lies_on(const struct block_node *node,
+                    const struct block_node *below)
+{
+    for (size_t i = 0; i < node->path_count; i++) {
+        if (node->path[i] == below) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A set of the nodes that are changed when `node` is written to: those on its
+ * path, but for what it only reads. */
+static GHashTable *written_below(const struct block_node *node)
+{
+    GHashTable *written = g_hash_table_new(NULL, NULL);
+
+    (void)g_hash_table_add(written, node->path[0]);
+    for (size_t i = 0; i < node->path_count; i++) {
+        const struct block_node *parent = node->path[i];
+
+        if (!g_hash_table_contains(written, parent)) {
+            continue;
+        }
+        for (size_t k = 0; k < parent->edge_count; k++) {
+            if (!parent->edges[k].role->read_only) {
+                (void)g_hash_table_add(written, parent->edges[k].user.node);
+            }
+        }
+    }
+    return written;
+}
+
 const struct block_node *block_find_common(const struct block_node *a,
                                            const struct block_node *b)
 {
-    for (size_t i = 0; i < a->path_count; i++) {
-        for (size_t k = 0; k < b->path_count; k++) {
-            if (a->path[i] == b->path[k] && !a->path[i]->read_only) {
-                return a->path[i];
-            }
+    g_autoptr(GHashTable) written = written_below(b);
+
+    for (size_t i = 0; i < b->path_count; i++) {
+        const struct block_node *node = b->path[i];
+
+        if (!node->read_only && g_hash_table_contains(written, node) &&
+            lies_on(a, node)) {
+            return node;
         }
     }
     return NULL;

@@ -110,8 +110,8 @@ bool block_is_named_by_user(const struct block_node *node);
 /* No other node uses it as a child. */
 bool block_is_top(const struct block_node *node);
 
-/* A writable node that both are, or lie on: what is written to one may change
- * the other. NULL: none. */
+/* A writable node that `a` is or lies on, and that is written when `b` is: so
+ * what is written to `b` may change `a`. NULL: none. */
 const struct block_node *block_find_common(const struct block_node *a,
                                            const struct block_node *b);
 
