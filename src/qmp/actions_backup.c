@@ -186,11 +186,6 @@ static int fill_options(struct backup_action *self,
     if (speed < 0) {
         return error_set(err, -EINVAL, "'speed' must not be negative");
     }
-    if (json_dict_bool(data, "compress", false)) {
-        return error_set(err, -ENOTSUP,
-                         "'compress' needs a target that can be written "
-                         "compressed; a raw one cannot");
-    }
     *options = (struct backup_options){
         .job = {
             .id = json_dict_string(data, "job-id", ""),
@@ -203,6 +198,7 @@ static int fill_options(struct backup_action *self,
             place_of(data, "bitmap-mode", "on-success", backup_bitmap_mode_names),
         .on_source_error = error_policy_of(data, "on-source-error"),
         .on_target_error = error_policy_of(data, "on-target-error"),
+        .compress = json_dict_bool(data, "compress", false),
     };
     fill_cbw(data, options);
     ret = fill_performance(data, options, err);
@@ -284,7 +280,6 @@ static int co_prepare_drive(struct transaction_action *action,
     struct block_graph *graph = self->context->engine->graph;
     struct backup_options options;
     g_autofree char *target_name = NULL;
-    const char *mode = json_dict_string(self->data, "mode", "absolute-paths");
     int ret = fill_options(self, &options, err);
 
     if (ret < 0) {
@@ -294,11 +289,13 @@ static int co_prepare_drive(struct transaction_action *action,
     if (ret < 0) {
         return ret;
     }
-    ret =
-        co_backup_target_open(graph, json_dict_string(self->data, "target", ""),
-                              json_dict_string(self->data, "format", NULL),
-                              strcmp(mode, "existing") == 0,
-                              block_size(options.source), &options.target, err);
+    /* There is one layer only. */
+    if (options.sync == BACKUP_SYNC_TOP &&
+        block_child(options.source, "backing") == NULL) {
+        options.sync = BACKUP_SYNC_FULL;
+    }
+    ret = co_backup_target_open(options.source, options.sync, self->data,
+                                &options.target, err);
     if (ret < 0) {
         return ret;
     }

@@ -128,7 +128,7 @@ const struct schema_type drive_backup_type = {
             OPTIONAL("format",
                      schema_string,
                      "that of `device`",
-                     "Format of the file; raw."),
+                     "Format of the file; raw or qcow2."),
             OPTIONAL("mode",
                      new_image_mode_type,
                      "absolute-paths",
