@@ -69,6 +69,18 @@ static struct json_value *children_info(const struct block_node *node)
     return children;
 }
 
+/* As it was opened, which need not be what the image says. */
+static void add_backing_file(const struct block_node *node,
+                             struct json_value *info)
+{
+    const struct block_node *backing = block_child(node, "backing");
+    const char *filename = backing == NULL ? NULL : block_filename(backing);
+
+    if (filename != NULL) {
+        json_dict_set_string(info, "backing_file", filename);
+    }
+}
+
 static int64_t backing_depth(const struct block_node *node)
 {
     int64_t depth = 0;
@@ -93,6 +105,7 @@ struct json_value *co_block_info(struct block_node *node, bool flat)
     json_dict_set_string(info, "node-name", node->name);
     json_dict_set_bool(info, "ro", node->read_only);
     json_dict_set_string(info, "drv", node->driver->name);
+    add_backing_file(node, info);
     json_dict_set_int(info, "backing_file_depth", backing_depth(node));
     json_dict_set(info, "children", children_info(node));
     json_dict_set_bool(info, "active", true);
