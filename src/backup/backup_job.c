@@ -313,25 +313,6 @@ static void co_backup_abort(struct job *job)
     co_backup_end(job_opaque(job), false);
 }
 
-/* A job that never reached the instant is cleaned by the transaction that made
- * it, which holds the graph's lock already. */
-static void co_delete_target(struct backup *backup)
-{
-    struct block_graph *graph = block_graph_of(backup->target);
-    g_autofree char *name = g_strdup(block_name(backup->target));
-    g_autoptr(GError) err = NULL;
-
-    if (backup->committed) {
-        co_block_graph_lock(graph);
-    }
-    if (co_block_del(graph, name, &err) < 0) {
-        g_warning("Cannot close backup target '%s': %s", name, err->message);
-    }
-    if (backup->committed) {
-        block_graph_unlock(graph);
-    }
-}
-
 static void co_backup_clean(struct job *job)
 {
     struct backup *backup = job_opaque(job);
@@ -339,12 +320,7 @@ static void co_backup_clean(struct job *job)
     while (backup->queries > 0) {
         co_queue_wait(&backup->query_ended);
     }
-    block_detach(&backup->source_user);
-    block_detach(&backup->target_user);
-    if (backup->owns_target) {
-        co_delete_target(backup);
-    }
-    backup_free(backup);
+    co_backup_release(backup);
 }
 
 const struct job_ops backup_job_ops = {

@@ -81,8 +81,8 @@ bool block_is_top(const struct block_node *node)
     return list_is_empty(&node->parents);
 }
 
-static bool lies_on(const struct block_node *node,
-                    const struct block_node *below)
+bool block_lies_on(const struct block_node *node,
+                   const struct block_node *below)
 {
     for (size_t i = 0; i < node->path_count; i++) {
         if (node->path[i] == below) {
@@ -92,39 +92,13 @@ static bool lies_on(const struct block_node *node,
     return false;
 }
 
-/* A set of the nodes that are changed when `node` is written to: those on its
- * path, but for what it only reads. */
-static GHashTable *written_below(const struct block_node *node)
+const struct block_node *block_find_written(const struct block_node *node,
+                                            const struct block_node *by)
 {
-    GHashTable *written = g_hash_table_new(NULL, NULL);
-
-    (void)g_hash_table_add(written, node->path[0]);
-    for (size_t i = 0; i < node->path_count; i++) {
-        const struct block_node *parent = node->path[i];
-
-        if (!g_hash_table_contains(written, parent)) {
-            continue;
-        }
-        for (size_t k = 0; k < parent->edge_count; k++) {
-            if (!parent->edges[k].role->read_only) {
-                (void)g_hash_table_add(written, parent->edges[k].user.node);
-            }
-        }
-    }
-    return written;
-}
-
-const struct block_node *block_find_common(const struct block_node *a,
-                                           const struct block_node *b)
-{
-    g_autoptr(GHashTable) written = written_below(b);
-
-    for (size_t i = 0; i < b->path_count; i++) {
-        const struct block_node *node = b->path[i];
-
-        if (!node->read_only && g_hash_table_contains(written, node) &&
-            lies_on(a, node)) {
-            return node;
+    for (size_t i = 0; i < by->path_count; i++) {
+        if (by->path_written[i] && !by->path[i]->read_only &&
+            block_lies_on(node, by->path[i])) {
+            return by->path[i];
         }
     }
     return NULL;
@@ -149,6 +123,11 @@ void block_set_state(struct block_node *node, void *state)
 void *block_state(const struct block_node *node)
 {
     return node->state;
+}
+
+void block_set_read_error(struct block_node *node, int error)
+{
+    node->read_error = error;
 }
 
 void block_set_read_only(struct block_node *node)

@@ -60,8 +60,15 @@ static void refresh_holds(struct block_node *node)
     for (size_t i = 0; i < node->edge_count; i++) {
         struct block_edge *edge = &node->edges[i];
 
-        edge->user.permissions = edge->role->read_only ? BLOCK_PERM_READ : used;
-        edge->user.shared = edge->role->read_only ? backing : shared;
+        edge->user.permissions = used;
+        edge->user.shared = shared;
+        if (edge->role->read_only) {
+            edge->user.permissions = BLOCK_PERM_READ;
+            edge->user.shared = backing;
+        } else if (edge->role->written) {
+            edge->user.permissions = BLOCK_PERM_READ | BLOCK_PERM_WRITE;
+            edge->user.shared = BLOCK_PERM_READ;
+        }
     }
 }
 

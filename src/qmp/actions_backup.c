@@ -136,6 +136,7 @@ static int fill_performance(const struct json_value *data,
         chunk = json_dict_int(perf, "max-chunk", chunk);
         options->cluster_bytes_min =
             json_dict_uint(perf, "min-cluster-size", 0);
+        options->copy_range = json_dict_bool(perf, "use-copy-range", false);
     }
     if (workers < 1 || workers > WORKERS_MAX) {
         return error_set(err, -EINVAL, "'max-workers' must be from 1 to %d",
@@ -199,6 +200,8 @@ static int fill_options(struct backup_action *self,
         .on_source_error = error_policy_of(data, "on-source-error"),
         .on_target_error = error_policy_of(data, "on-target-error"),
         .compress = json_dict_bool(data, "compress", false),
+        .filter_name = json_dict_string(data, "filter-node-name", NULL),
+        .discard_source = json_dict_bool(data, "discard-source", false),
     };
     fill_cbw(data, options);
     ret = fill_performance(data, options, err);
@@ -238,6 +241,7 @@ static int co_make_job(struct backup_action *self,
                        const struct backup_options *options,
                        GError **err)
 {
+    const GPtrArray *nodes;
     int ret = co_backup_prepare(self->context->engine->jobs, options,
                                 &self->job, err);
 
@@ -248,6 +252,10 @@ static int co_make_job(struct backup_action *self,
         bitmap_view_claim(self->entry, job_id(self->job));
     }
     transaction_add_node(transaction, options->source);
+    nodes = backup_nodes_to_drain(self->job);
+    for (guint i = 0; nodes != NULL && i < nodes->len; i++) {
+        transaction_add_node_drained(transaction, g_ptr_array_index(nodes, i));
+    }
     return 0;
 }
 
