@@ -59,6 +59,7 @@ static void refresh_holds(struct block_node *node)
     }
     for (size_t i = 0; i < node->edge_count; i++) {
         struct block_edge *edge = &node->edges[i];
+        bool resizes = edge->role->grows && (used & BLOCK_PERM_WRITE) != 0;
 
         edge->user.permissions = used;
         edge->user.shared = shared;
@@ -69,6 +70,7 @@ static void refresh_holds(struct block_node *node)
             edge->user.permissions = BLOCK_PERM_READ | BLOCK_PERM_WRITE;
             edge->user.shared = BLOCK_PERM_READ;
         }
+        edge->user.permissions |= resizes ? BLOCK_PERM_RESIZE : 0U;
     }
 }
 
