@@ -359,18 +359,20 @@ static int co_target_zero(const struct block_copy *copy,
                                        BLOCK_MAY_UNMAP);
 }
 
-static int co_target_write(const struct copy_task *task)
+/* Writes a part of the task's buffer. */
+static int co_target_write(const struct copy_task *task,
+                           uint64_t start,
+                           uint64_t bytes)
 {
     struct block_node *target = task->copy->target;
-    const struct iovec iov = { task->buffer, task->bytes };
+    const struct iovec iov = { task->buffer + start, bytes };
+    uint64_t offset = task->offset + start;
     unsigned int flags = BLOCK_FLUSHED_SOON |
                          (task->copy->options.compress ? BLOCK_COMPRESS : 0U);
 
     return task->copy->options.is_inner
-               ? co_block_child_pwritev(target, task->offset, task->bytes, &iov,
-                                        1, flags)
-               : co_block_pwritev(target, task->offset, task->bytes, &iov, 1,
-                                  flags);
+               ? co_block_child_pwritev(target, offset, bytes, &iov, 1, flags)
+               : co_block_pwritev(target, offset, bytes, &iov, 1, flags);
 }
 
 /* Makes a range of the target read as zeroes. What does so already is left
@@ -404,13 +406,48 @@ static int co_zero_target(const struct block_copy *copy,
     return 0;
 }
 
+/* How far the clusters from `start` on are all zeroes, or all are not. A target
+ * without clusters of its own gains nothing by being written in pieces. */
+static uint64_t same_kind(const struct copy_task *task,
+                          uint64_t start,
+                          bool *ret_is_zero)
+{
+    const struct block_copy *copy = task->copy;
+    uint64_t piece = block_limits(copy->target)->cluster_bytes == 0
+                         ? task->bytes
+                         : copy->options.cluster_bytes;
+    uint64_t end = min_u64(start + piece, task->bytes);
+
+    *ret_is_zero = is_all_zero(task->buffer + start, end - start);
+    while (end < task->bytes) {
+        uint64_t next = min_u64(end + piece, task->bytes);
+
+        if (is_all_zero(task->buffer + end, next - end) != *ret_is_zero) {
+            break;
+        }
+        end = next;
+    }
+    return end - start;
+}
+
 static int co_write(struct copy_task *task)
 {
-    if (task->is_zero || is_all_zero(task->buffer, task->bytes)) {
+    int ret = 0;
+
+    if (task->is_zero) {
         return co_zero_target(task->copy, task->offset,
                               task->offset + task->bytes);
     }
-    return co_target_write(task);
+    for (uint64_t done = 0; ret == 0 && done < task->bytes;) {
+        bool is_zero;
+        uint64_t bytes = same_kind(task, done, &is_zero);
+        uint64_t offset = task->offset + done;
+
+        ret = is_zero ? co_zero_target(task->copy, offset, offset + bytes)
+                      : co_target_write(task, done, bytes);
+        done += bytes;
+    }
+    return ret;
 }
 
 /* The range is held, and what writes to it waits: not this. */
