@@ -121,11 +121,13 @@ def test_t10_a_target_with_no_backing_file_yet(cohortd, granularity, kind):
     Whole clusters are copied, and what is zero now hides what was not."""
     daemon = cohortd(nbd=True)
     source_disk(daemon, kind)
+    qemu_io(daemon.nbd_uri("disk"), "write -P 77 2M 1M")
     add_bitmap(daemon, "disk", granularity=granularity)
     base = new_layer(daemon, "full", SIZE)
     done(daemon, target="full")
     close_node(daemon, "full")
     writes(daemon, 3)
+    qemu_io(daemon.nbd_uri("disk"), "write -z 2M 512k", "discard 2560k 256k")
     path = new_layer(daemon, "late", SIZE, cluster_size=128 * KIB)
     done(daemon, target="late", sync="incremental", bitmap="b0")
     close_node(daemon, "late")
