@@ -24,6 +24,8 @@ struct block_child_role {
     /* Written to by the parent of its own accord, whatever is done to the
      * parent (the target of copy-before-write): nobody else may. */
     bool written;
+    /* Who writes to the parent makes it resize this child (a format's "file"). */
+    bool grows;
 };
 
 struct block_driver {
@@ -97,6 +99,10 @@ struct block_driver {
                        uint64_t size_bytes,
                        bool shrink,
                        GError **err); /* NULL: refused */
+    /* From now on a parent resizes the node whenever it has to, so nobody else
+     * may rely on its size, other processes included; or (`owned` false, which
+     * cannot fail) no more. -EBUSY: somebody does. NULL: nothing to do. */
+    int (*co_own_size)(struct block_node *node, bool owned, GError **err);
     int (*try_map)(struct block_node *node,
                    uint64_t offset,
                    uint64_t bytes,
@@ -192,6 +198,8 @@ int co_block_child_truncate(struct block_node *node,
                             uint64_t size_bytes,
                             bool shrink,
                             GError **err);
+/* See block_driver.co_own_size. */
+int co_block_child_own_size(struct block_node *node, bool owned, GError **err);
 /* The child's own addition to ImageInfo. */
 void co_block_child_info(struct block_node *node, struct json_value *image);
 

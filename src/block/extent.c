@@ -110,6 +110,13 @@ int co_block_child_truncate(struct block_node *node,
     return 0;
 }
 
+int co_block_child_own_size(struct block_node *node, bool owned, GError **err)
+{
+    return node->driver->co_own_size == NULL
+               ? 0
+               : node->driver->co_own_size(node, owned, err);
+}
+
 int co_block_truncate(struct block_node *node,
                       uint64_t size_bytes,
                       bool shrink,

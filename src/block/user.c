@@ -59,8 +59,9 @@ static void refresh_holds(struct block_node *node)
     }
     for (size_t i = 0; i < node->edge_count; i++) {
         struct block_edge *edge = &node->edges[i];
+        bool resizes = edge->role->grows && (used & BLOCK_PERM_WRITE) != 0;
 
-        edge->user.permissions = used;
+        edge->user.permissions = used | (resizes ? BLOCK_PERM_RESIZE : 0U);
         edge->user.shared = shared;
         if (edge->role->read_only) {
             edge->user.permissions = BLOCK_PERM_READ;

@@ -186,6 +186,15 @@ static void blkdebug_children_changed(struct block_node *node)
     state->image = block_child(node, "image");
 }
 
+static int co_blkdebug_own_size(struct block_node *node,
+                                bool owned,
+                                GError **err)
+{
+    const struct blkdebug_state *state = block_state(node);
+
+    return co_block_child_own_size(state->image, owned, err);
+}
+
 static void co_blkdebug_info(struct block_node *node, struct json_value *image)
 {
     const struct blkdebug_state *state = block_state(node);
@@ -216,6 +225,7 @@ const struct block_driver driver_blkdebug = {
     .co_flush = co_blkdebug_flush,
     .co_status = co_blkdebug_status,
     .co_truncate = co_blkdebug_truncate,
+    .co_own_size = co_blkdebug_own_size,
     .children_changed = blkdebug_children_changed,
     .co_info = co_blkdebug_info,
 };

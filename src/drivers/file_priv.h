@@ -54,7 +54,8 @@ struct file_state {
     bool is_device;
     bool direct;
     bool writable;
-    bool locks; /* not locking=off */
+    bool locks;     /* not locking=off */
+    bool owns_size; /* holds the lock on resizing, for a parent */
     uint32_t offset_alignment_bytes;
     uint32_t memory_alignment_bytes;
     struct offload_pool *threads; /* owned; NULL: a file that will not hang */
@@ -174,6 +175,7 @@ int co_file_status(struct block_node *node,
                    uint64_t offset,
                    uint64_t bytes,
                    struct block_extent *ret);
+int co_file_own_size(struct block_node *node, bool owned, GError **err);
 int co_file_truncate(struct block_node *node,
                      uint64_t size_bytes,
                      bool shrink,

@@ -205,6 +205,13 @@ static int co_raw_truncate(struct block_node *node,
     return co_block_child_truncate(state->file, size_bytes, shrink, err);
 }
 
+static int co_raw_own_size(struct block_node *node, bool owned, GError **err)
+{
+    const struct raw_state *state = block_state(node);
+
+    return co_block_child_own_size(state->file, owned, err);
+}
+
 static int raw_try_map(struct block_node *node,
                        uint64_t offset,
                        uint64_t bytes,
@@ -247,6 +254,7 @@ const struct block_driver driver_raw = {
     .co_flush = co_raw_flush,
     .co_status = co_raw_status,
     .co_truncate = co_raw_truncate,
+    .co_own_size = co_raw_own_size,
     .try_map = raw_try_map,
     .children_changed = raw_children_changed,
     .co_info = co_raw_info,

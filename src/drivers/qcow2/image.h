@@ -64,7 +64,8 @@ struct qcow2_image {
                                      there. NULL: not writable */
     struct co_mutex l2_tables; /* held by who makes or copies an L2 table, and
                                      so changes the L1 table */
-    bool corrupt;              /* found to be, or marked so: no write */
+    struct co_mutex header_write;
+    bool corrupt; /* found to be, or marked so: no write */
     struct qcow2_snapshots *snapshots;
     bool shows_snapshot; /* l1 is that of a snapshot; never writable */
     struct decompressed_cache *decompressed;
@@ -170,6 +171,8 @@ int co_qcow2_truncate(struct block_node *node,
  * reverse: all that is dirty is written. writable.c */
 int co_qcow2_start_writing(struct qcow2_image *image, GError **err);
 int co_qcow2_stop_writing(struct qcow2_image *image);
+void qcow2_drained(struct block_node *node);
+void qcow2_undrained(struct block_node *node);
 
 /* Writes the fields of fixed place (sizes, tables, feature bits) from `header`
  * into the header and syncs it. They lie in one sector, so a crash leaves either

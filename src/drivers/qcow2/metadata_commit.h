@@ -27,6 +27,9 @@ int co_qcow2_commit(struct qcow2_image *image);
 
 /* An L1 entry has changed in memory. */
 void qcow2_commit_l1_dirty(struct qcow2_image *image, uint32_t index);
+/* So has an entry of the refcount table. */
+void qcow2_commit_refcount_table_dirty(struct qcow2_image *image,
+                                       uint64_t index);
 /* Something else has: a commit will come. For the caches and free_later.c. */
 void qcow2_commit_dirtied(struct qcow2_image *image);
 

@@ -308,6 +308,22 @@ static void image_free(struct qcow2_image *image)
     g_free(image);
 }
 
+/* The file grows behind our writes, so its size must be ours alone: with it the
+ * same locks are held as QEMU holds on an image it writes to. */
+static int co_begin_writing(struct qcow2_image *image, GError **err)
+{
+    int ret = co_block_child_own_size(image->file, true, err);
+
+    if (ret < 0) {
+        return ret;
+    }
+    ret = co_qcow2_start_writing(image, err);
+    if (ret < 0) {
+        (void)co_block_child_own_size(image->file, false, NULL);
+    }
+    return ret;
+}
+
 static int co_prepare(struct qcow2_image *image,
                       const struct json_value *options,
                       GError **err)
@@ -341,8 +357,7 @@ static int co_prepare(struct qcow2_image *image,
     limits.cluster_bytes = (uint32_t)image->cluster_bytes;
     block_set_limits(image->node, &limits);
     ret = co_load_state(image, &chosen, err);
-    return ret == 0 && image->writable ? co_qcow2_start_writing(image, err)
-                                       : ret;
+    return ret == 0 && image->writable ? co_begin_writing(image, err) : ret;
 }
 
 static int co_qcow2_open(struct block_node *node,
@@ -372,13 +387,17 @@ static void co_qcow2_close(struct block_node *node)
                   "it was closed",
                   block_name(node), image_name(node));
     }
+    if (image->writable) {
+        /* Giving it back cannot fail. */
+        (void)co_block_child_own_size(image->file, false, NULL);
+    }
     image_free(image);
 }
 
 static const struct block_child_role children[] = {
-    { .name = "file", .required = true },
+    { .name = "file", .required = true, .grows = true },
     { .name = "backing", .read_only = true },
-    { .name = "data-file" },
+    { .name = "data-file", .grows = true },
     { .name = NULL },
 };
 
@@ -390,9 +409,18 @@ const struct block_driver driver_qcow2 = {
     .co_discover = co_qcow2_discover,
     .co_open = co_qcow2_open,
     .co_close = co_qcow2_close,
+    .write_flags = BLOCK_COMPRESS,
     .try_preadv = qcow2_try_preadv,
+    .try_pwritev = qcow2_try_pwritev,
     .co_preadv = co_qcow2_preadv,
+    .co_pwritev = co_qcow2_pwritev,
+    .co_write_zeroes = co_qcow2_write_zeroes,
+    .co_discard = co_qcow2_discard,
+    .co_flush = co_qcow2_flush,
     .co_status = co_qcow2_status,
+    .co_truncate = co_qcow2_truncate,
+    .drained = qcow2_drained,
+    .undrained = qcow2_undrained,
     .children_changed = qcow2_children_changed,
     .co_info = co_qcow2_info,
 };

@@ -51,12 +51,15 @@ int co_qcow2_refcount_increase(struct qcow2_image *image,
                                uint64_t host_offset,
                                uint64_t clusters);
 /* Down by one; when nothing in the file names them any more (free_later.h).
- * Never waits for a commit. Below zero: the image is corrupt. `ret_freed` (may
- * be NULL): how many are free now. */
+ * Never waits for a commit. Below zero: the image is corrupt. */
 int co_qcow2_refcount_decrease(struct qcow2_image *image,
                                uint64_t host_offset,
-                               uint64_t clusters,
-                               uint64_t *ret_freed);
+                               uint64_t clusters);
+/* Are all counted exactly 1? Nothing is packed into them from then on, so
+ * whoever holds the last use of them may punch them out of the file. */
+bool co_qcow2_refcount_last_use(struct qcow2_image *image,
+                                uint64_t host_offset,
+                                uint64_t clusters);
 
 /* The file reaches to `host_end` afterwards, growing in large steps. */
 int co_qcow2_grow_file(struct qcow2_image *image, uint64_t host_end);

@@ -2,6 +2,7 @@
 /* Image locks, against another process that holds the bytes QEMU holds. */
 #include "block_test.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <pthread.h>
@@ -261,6 +262,34 @@ LOCK_TEST(our_locks_tell_what_we_do)
     assert_false(is_locked(101) || is_locked(201));
 }
 
+/* ... and of a format on it, those of QEMU's qcow2, until it is done; its reader
+ * elsewhere is in the way before, and kept out after. */
+LOCK_TEST(who_owns_the_size_of_a_file_says_so)
+{
+    g_autofree char *options = image_options("");
+    g_autoptr(GError) err = NULL;
+    struct block_node *node;
+    struct holder holder;
+
+    (void)opaque;
+    node = co_add(graph, options);
+    holder_start(&holder, image, qemu_reader);
+    co_go_home(node);
+    assert_int_equal(co_block_child_own_size(node, true, &err), -EBUSY);
+    assert_false(is_locked(103));
+    holder_stop(&holder);
+    assert_int_equal(co_block_child_own_size(node, true, NULL), 0);
+    for (const int *byte = qemu_qcow2_writer; *byte >= 0; byte++) {
+        assert_true(is_locked(*byte));
+    }
+    assert_int_equal(co_block_child_truncate(node, 128 * 1024, false, NULL), 0);
+    assert_true(is_locked(103));
+    assert_int_equal(co_block_child_own_size(node, false, NULL), 0);
+    assert_false(is_locked(103));
+    co_go_main(node);
+    assert_error(&err, "lets nobody resize it");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -271,6 +300,7 @@ int main(void)
         cmocka_unit_test(a_reader_minds_nothing),
         cmocka_unit_test(two_nodes_exclude_each_other),
         cmocka_unit_test(our_locks_tell_what_we_do),
+        cmocka_unit_test(who_owns_the_size_of_a_file_says_so),
     };
     int fd = g_file_open_tmp("cohort-lock-XXXXXX", &image, NULL);
     int failed;
