@@ -9,6 +9,15 @@
 #include "block/filename.h"
 #include "drivers/qcow2/create.h"
 
+/* What shows the same and has an image. */
+static const struct block_node *skip_filters(const struct block_node *node)
+{
+    while (strcmp(block_driver_of(node)->name, "copy-before-write") == 0) {
+        node = block_child(node, "file");
+    }
+    return node;
+}
+
 /* Can the image below `node` be named by file name and format alone? */
 static int check_nameable(const struct block_node *node, GError **err)
 {
@@ -41,11 +50,12 @@ static char *absolute_path(const char *path)
     return g_build_filename(directory, path, NULL);
 }
 
-static int co_make(struct block_node *node,
+static int co_make(const struct block_node *above,
                    const char *path,
                    const char *format,
                    GError **err)
 {
+    const struct block_node *node = skip_filters(above);
     g_autofree char *backing = NULL;
     struct qcow2_create_options options;
     int ret = check_nameable(node, err);
