@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """What a backup does to nodes besides copying: its filter, discarding from
 the source, copying in the kernel."""
+import nbd
 import pytest
 
-from support.disks import (add_bitmap, backup_action, dirty_bytes, new_disk,
-                           new_target, raw_options)
+from support.disks import (add_bitmap, add_disk, backup_action, dirty_bytes,
+                           new_disk, new_target, raw_options)
 from support.images import (KIB, MIB, allocated_bytes, assert_same, qemu_io,
                             random_image, run, sparse_image)
 
@@ -203,3 +204,35 @@ def test_copying_in_the_kernel_changes_nothing(daemon, target):
     assert_same(daemon.folder / "before", path)
     assert dirty_bytes(daemon, "target", "t0") == SIZE + 64 * KIB
     assert dirty_bytes(daemon, "disk") == MIB
+
+
+def test_ending_the_daemon_takes_the_filter_away(daemon):
+    "The job is cancelled, and nothing is left open."
+    new_disk(daemon, "disk", SIZE)
+    new_target(daemon, "target", SIZE)
+    start_filtered(daemon)
+    qemu_io(daemon.nbd_uri("disk"), "write -P 1 0 64k")
+    daemon.quit()
+
+
+def test_a_filter_over_a_disk_that_hangs_goes_later(
+        cohortd, nbd_client, hanging_disk, request):
+    "The job waits with it; everyone else is served meanwhile."
+    daemon = cohortd(nbd=True)
+    request.addfinalizer(hanging_disk.go_on)
+    add_disk(daemon, "disk", hanging_disk.path)
+    new_target(daemon, "target", MIB)
+    start_filtered(daemon)
+    client = nbd_client(daemon.nbd_uri("disk"))
+    client.pread(512, 0)
+    hanging_disk.hang()
+    client.aio_pread(nbd.Buffer(64 * KIB), 64 * KIB)
+    daemon.qmp.command("job-cancel", id="job-disk")
+    for _ in range(3):
+        assert "cbw0" in names(daemon)
+    assert [job["id"] for job in daemon.qmp.command("query-jobs")] == \
+        ["job-disk"]
+    hanging_disk.go_on()
+    daemon.qmp.wait_job_gone("job-disk")
+    assert "cbw0" not in names(daemon)
+    client.pread(512, 0)
