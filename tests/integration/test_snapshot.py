@@ -182,6 +182,58 @@ def test_a_failed_transaction_takes_the_overlay_off_again(daemon):
     qemu_io(daemon.nbd_uri("disk"), "read -P 1 0 64k", "write -P 2 0 64k")
 
 
+def test_all_that_was_prepared_on_the_overlay_goes_with_it(daemon):
+    "A second overlay, a bitmap and a job, undone in reverse."
+    new_target(daemon, "target", SIZE)
+    add_bitmap(daemon, "disk")
+    add_overlay(daemon, "second")
+    with pytest.raises(QmpError, match="abort"):
+        daemon.qmp.transaction(
+            sync(daemon), bitmap("add", "overlay"),
+            ("block-dirty-bitmap-merge",
+             {"node": "overlay", "target": "b0",
+              "bitmaps": [{"node": "disk", "name": "b0"}]}),
+            snapshot("overlay", "second"),
+            bitmap("add", "second"),
+            backup_action("second", "target", filter_node_name="cbw0"),
+            ("abort", {}))
+    left = {node["node-name"] for node in
+            daemon.qmp.command("query-named-block-nodes")}
+    assert not left & {"overlay", "cbw0"}
+    assert backing_of(daemon, "second") is None
+    assert daemon.qmp.command("query-jobs") == []
+    qemu_io(daemon.nbd_uri("disk"), "write -P 1 0 64k")
+    assert dirty_bytes(daemon, "disk") == 64 * KIB
+
+
+def test_two_levels_at_one_instant(daemon):
+    "A snapshot, and one of the overlay, in the same transaction."
+    add_overlay(daemon, "second")
+    daemon.qmp.transaction(sync(daemon), snapshot("overlay", "second"))
+    assert backing_of(daemon, "second") == "overlay"
+    assert backing_of(daemon, "overlay") == "disk"
+    qemu_io(daemon.nbd_uri("disk"), "write -P 1 0 64k", "read -P 1 0 64k")
+
+
+def test_a_filter_above_an_overlay_of_the_same_transaction(daemon):
+    "Guests end up on the filter, above the overlay, above the disk."
+    new_target(daemon, "target", SIZE)
+    daemon.qmp.transaction(
+        sync(daemon),
+        backup_action("overlay", "target", sync="none",
+                      filter_node_name="cbw0"))
+    export, = daemon.qmp.command("query-block-exports")
+    assert export["node-name"] == "cbw0"
+    qemu_io(daemon.nbd_uri("disk"), "write -P 1 0 64k")
+    daemon.qmp.command("job-cancel", id="job-overlay")
+    daemon.qmp.wait_job_gone("job-overlay")
+    export, = daemon.qmp.command("query-block-exports")
+    assert export["node-name"] == "overlay"
+    qemu_io(daemon.nbd_uri("disk"), "read -P 1 0 64k")
+    with open(daemon.folder / "disk.raw", "rb") as file:
+        assert file.read(1) != b"\1"
+
+
 def test_two_disks_at_one_instant_with_a_backup_of_the_new_top(daemon):
     "Snapshots of two disks and a job on one overlay, all in one."
     new_disk(daemon, "other", SIZE, seed=2)
