@@ -10,12 +10,13 @@
  *
  * A data file that stands for itself ("raw") gets the zeroes, too.
  */
+#include "drivers/qcow2/zero.h"
+
 #include <errno.h>
 
 #include "base/bytes.h"
 #include "drivers/qcow2/host_write.h"
 #include "drivers/qcow2/l2_table.h"
-#include "drivers/qcow2/zero.h"
 
 #define ZERO_BYTES   (64 * KIB)
 #define ZERO_VECTORS 32
