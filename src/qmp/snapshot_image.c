@@ -9,11 +9,21 @@
 #include "drivers/qcow2/create.h"
 #include "qmp/backing_name.h"
 
-static int co_make(struct block_node *node,
+/* What shows the same and has an image. */
+static const struct block_node *skip_filters(const struct block_node *node)
+{
+    while (strcmp(block_driver_of(node)->name, "copy-before-write") == 0) {
+        node = block_child(node, "file");
+    }
+    return node;
+}
+
+static int co_make(const struct block_node *above,
                    const char *path,
                    const char *format,
                    GError **err)
 {
+    const struct block_node *node = skip_filters(above);
     g_autofree char *backing = NULL;
     struct qcow2_create_options options;
     const char *backing_format;
