@@ -28,6 +28,13 @@ struct block_child_role {
     bool grows;
 };
 
+/* What a format needs of the node it lies on: an image that others write to
+ * would change under it, and one that it writes to it resizes at any time. */
+enum block_claim {
+    BLOCK_CLAIM_CONTENT, /* nobody else may write to it */
+    BLOCK_CLAIM_SIZE,    /* nobody else may rely on its size */
+};
+
 struct block_driver {
     const char *name; /* as in BlockdevOptions.driver */
     const char *doc;
@@ -99,10 +106,13 @@ struct block_driver {
                        uint64_t size_bytes,
                        bool shrink,
                        GError **err); /* NULL: refused */
-    /* From now on a parent resizes the node whenever it has to, so nobody else
-     * may rely on its size, other processes included; or (`owned` false, which
-     * cannot fail) no more. -EBUSY: somebody does. NULL: nothing to do. */
-    int (*co_own_size)(struct block_node *node, bool owned, GError **err);
+    /* A format on the node begins (or, `begin` false, which cannot fail, ends)
+     * to claim something of it against other processes. Each that was begun is
+     * ended once. -EBUSY: somebody is in the way. NULL: nothing to do. */
+    int (*co_claim)(struct block_node *node,
+                    enum block_claim claim,
+                    bool begin,
+                    GError **err);
     int (*try_map)(struct block_node *node,
                    uint64_t offset,
                    uint64_t bytes,
@@ -198,8 +208,11 @@ int co_block_child_truncate(struct block_node *node,
                             uint64_t size_bytes,
                             bool shrink,
                             GError **err);
-/* See block_driver.co_own_size. */
-int co_block_child_own_size(struct block_node *node, bool owned, GError **err);
+/* See block_driver.co_claim. */
+int co_block_child_claim(struct block_node *node,
+                         enum block_claim claim,
+                         bool begin,
+                         GError **err);
 /* The child's own addition to ImageInfo. */
 void co_block_child_info(struct block_node *node, struct json_value *image);
 

@@ -110,11 +110,14 @@ int co_block_child_truncate(struct block_node *node,
     return 0;
 }
 
-int co_block_child_own_size(struct block_node *node, bool owned, GError **err)
+int co_block_child_claim(struct block_node *node,
+                         enum block_claim claim,
+                         bool begin,
+                         GError **err)
 {
-    return node->driver->co_own_size == NULL
+    return node->driver->co_claim == NULL
                ? 0
-               : node->driver->co_own_size(node, owned, err);
+               : node->driver->co_claim(node, claim, begin, err);
 }
 
 int co_block_truncate(struct block_node *node,

@@ -186,13 +186,14 @@ static void blkdebug_children_changed(struct block_node *node)
     state->image = block_child(node, "image");
 }
 
-static int co_blkdebug_own_size(struct block_node *node,
-                                bool owned,
-                                GError **err)
+static int co_blkdebug_claim(struct block_node *node,
+                             enum block_claim claim,
+                             bool begin,
+                             GError **err)
 {
     const struct blkdebug_state *state = block_state(node);
 
-    return co_block_child_own_size(state->image, owned, err);
+    return co_block_child_claim(state->image, claim, begin, err);
 }
 
 static void co_blkdebug_info(struct block_node *node, struct json_value *image)
@@ -225,7 +226,7 @@ const struct block_driver driver_blkdebug = {
     .co_flush = co_blkdebug_flush,
     .co_status = co_blkdebug_status,
     .co_truncate = co_blkdebug_truncate,
-    .co_own_size = co_blkdebug_own_size,
+    .co_claim = co_blkdebug_claim,
     .children_changed = blkdebug_children_changed,
     .co_info = co_blkdebug_info,
 };

@@ -319,8 +319,7 @@ static void co_file_close(struct block_node *node)
  .co_pwrite_from_file = co_file_copy_in,                                   \
  .co_write_zeroes = co_file_write_zeroes, .co_discard = co_file_discard,   \
  .co_flush = co_file_flush, .co_status = co_file_status,                   \
- .co_own_size = co_file_own_size, .try_map = file_try_map,                 \
- .co_info = co_file_info
+ .co_claim = co_file_claim, .try_map = file_try_map, .co_info = co_file_info
 
 const struct block_driver driver_file = {
     .name = "file",

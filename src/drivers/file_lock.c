@@ -296,3 +296,23 @@ void file_lock_end_resize(int fd)
     /* Cannot fail where locking could be done. */
     (void)set_lock(fd, HELD_BYTE(SHARE_RESIZE), F_UNLCK);
 }
+
+int file_lock_begin_unwritten(int fd, const char *filename, GError **err)
+{
+    static const int contrary[] = { HELD_BYTE(SHARE_WRITE), -1 };
+    int ret = set_lock(fd, UNSHARED_BYTE(SHARE_WRITE), F_RDLCK);
+
+    if (ret < 0 && ret != -EAGAIN && ret != -EACCES) {
+        return 0; /* no locks here, which opening has allowed */
+    }
+    ret = check_contrary(fd, filename, contrary, err);
+    if (ret < 0) {
+        file_lock_end_unwritten(fd);
+    }
+    return ret;
+}
+
+void file_lock_end_unwritten(int fd)
+{
+    (void)set_lock(fd, UNSHARED_BYTE(SHARE_WRITE), F_UNLCK); /* as above */
+}

@@ -54,8 +54,8 @@ struct file_state {
     bool is_device;
     bool direct;
     bool writable;
-    bool locks;     /* not locking=off */
-    bool owns_size; /* holds the lock on resizing, for a parent */
+    bool locks;             /* not locking=off */
+    unsigned int claims[2]; /* of formats on it, by enum block_claim */
     uint32_t offset_alignment_bytes;
     uint32_t memory_alignment_bytes;
     struct offload_pool *threads; /* owned; NULL: a file that will not hang */
@@ -80,6 +80,9 @@ int file_lock_take(int fd,
                    bool writable,
                    bool required,
                    GError **err);
+/* For a reader: nobody else may write to it from now on; nobody does. */
+int file_lock_begin_unwritten(int fd, const char *filename, GError **err);
+void file_lock_end_unwritten(int fd);
 /* May the file get another size now? Refused while somebody else relies on it,
  * reader or writer; if not, tells others until file_lock_end_resize(). */
 int file_lock_begin_resize(int fd, const char *filename, GError **err);
@@ -175,7 +178,10 @@ int co_file_status(struct block_node *node,
                    uint64_t offset,
                    uint64_t bytes,
                    struct block_extent *ret);
-int co_file_own_size(struct block_node *node, bool owned, GError **err);
+int co_file_claim(struct block_node *node,
+                  enum block_claim claim,
+                  bool begin,
+                  GError **err);
 int co_file_truncate(struct block_node *node,
                      uint64_t size_bytes,
                      bool shrink,

@@ -157,7 +157,7 @@ static int run_truncation(void *opaque)
     const struct file_state *state = truncation->state;
     int ret = 0;
 
-    if (state->locks && !state->owns_size) {
+    if (state->locks && state->claims[BLOCK_CLAIM_SIZE] == 0) {
         ret = file_lock_begin_resize(state->fd, state->filename,
                                      &truncation->err);
         if (ret < 0) {
@@ -168,7 +168,7 @@ static int run_truncation(void *opaque)
         ret = error_set_errno(&truncation->err, -errno, "cannot resize '%s'",
                               state->filename);
     }
-    if (state->locks && !state->owns_size) {
+    if (state->locks && state->claims[BLOCK_CLAIM_SIZE] == 0) {
         file_lock_end_resize(state->fd);
     }
     return ret;
@@ -193,43 +193,6 @@ int co_file_truncate(struct block_node *node,
     }
     state->size_bytes = size_bytes;
     return 0;
-}
-
-static int run_owning_size(void *opaque)
-{
-    struct truncation *call = opaque;
-
-    return file_lock_begin_resize(call->state->fd, call->state->filename,
-                                  &call->err);
-}
-
-static int run_disowning_size(void *opaque)
-{
-    const struct file_state *state = opaque;
-
-    file_lock_end_resize(state->fd);
-    return 0;
-}
-
-int co_file_own_size(struct block_node *node, bool owned, GError **err)
-{
-    struct file_state *state = block_state(node);
-    struct truncation call = { .state = state };
-    int ret = 0;
-
-    if (!state->locks || !state->writable || owned == state->owns_size) {
-        return 0;
-    }
-    if (owned) {
-        ret = co_file_call(state, run_owning_size, &call);
-        if (ret < 0) {
-            g_propagate_error(err, call.err);
-        }
-    } else {
-        (void)co_file_call(state, run_disowning_size, state); /* never fails */
-    }
-    state->owns_size = owned && ret == 0;
-    return ret;
 }
 
 struct space_query {

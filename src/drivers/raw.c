@@ -205,11 +205,14 @@ static int co_raw_truncate(struct block_node *node,
     return co_block_child_truncate(state->file, size_bytes, shrink, err);
 }
 
-static int co_raw_own_size(struct block_node *node, bool owned, GError **err)
+static int co_raw_claim(struct block_node *node,
+                        enum block_claim claim,
+                        bool begin,
+                        GError **err)
 {
     const struct raw_state *state = block_state(node);
 
-    return co_block_child_own_size(state->file, owned, err);
+    return co_block_child_claim(state->file, claim, begin, err);
 }
 
 static int raw_try_map(struct block_node *node,
@@ -254,7 +257,7 @@ const struct block_driver driver_raw = {
     .co_flush = co_raw_flush,
     .co_status = co_raw_status,
     .co_truncate = co_raw_truncate,
-    .co_own_size = co_raw_own_size,
+    .co_claim = co_raw_claim,
     .try_map = raw_try_map,
     .children_changed = raw_children_changed,
     .co_info = co_raw_info,

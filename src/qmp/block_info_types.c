@@ -38,6 +38,122 @@ static const struct schema_type dirty_info_list_type = {
     .element = &dirty_info_type,
 };
 
+static const struct schema_member snapshot_members[] = {
+    { .name = "id", .type = &schema_string, .required = true },
+    { .name = "name", .type = &schema_string, .required = true },
+    { .name = "vm-state-size", .type = &schema_int, .required = true },
+    { .name = "date-sec", .type = &schema_int, .required = true },
+    { .name = "date-nsec", .type = &schema_int, .required = true },
+    { .name = "vm-clock-sec", .type = &schema_int, .required = true },
+    { .name = "vm-clock-nsec", .type = &schema_int, .required = true },
+    { .name = "icount",
+      .type = &schema_int,
+      .doc = "Guest instructions until then, if they were counted." },
+    { .name = NULL },
+};
+static const struct schema_type snapshot_type = {
+    .kind = SCHEMA_STRUCT,
+    .name = "SnapshotInfo",
+    .doc = "An internal snapshot of an image.",
+    .members = snapshot_members,
+};
+static const struct schema_type snapshot_list_type = {
+    .kind = SCHEMA_LIST,
+    .element = &snapshot_type,
+};
+
+static const char *const stored_bitmap_flags[] = { "in-use", "auto", NULL };
+static const struct schema_type stored_bitmap_flag_type = {
+    .kind = SCHEMA_ENUM,
+    .name = "Qcow2BitmapInfoFlags",
+    .values = stored_bitmap_flags,
+};
+static const struct schema_type stored_bitmap_flag_list_type = {
+    .kind = SCHEMA_LIST,
+    .element = &stored_bitmap_flag_type,
+};
+static const struct schema_member stored_bitmap_members[] = {
+    { .name = "name", .type = &schema_string, .required = true },
+    { .name = "granularity", .type = &schema_uint32, .required = true },
+    { .name = "flags",
+      .type = &stored_bitmap_flag_list_type,
+      .doc = "in-use: was not stored when its image was last written to; auto: "
+             "records when the image is opened.",
+      .required = true },
+    { .name = NULL },
+};
+static const struct schema_type stored_bitmap_type = {
+    .kind = SCHEMA_STRUCT,
+    .name = "Qcow2BitmapInfo",
+    .doc = "A bitmap as its image stores it.",
+    .members = stored_bitmap_members,
+};
+static const struct schema_type stored_bitmap_list_type = {
+    .kind = SCHEMA_LIST,
+    .element = &stored_bitmap_type,
+};
+
+static const char *const compression_values[] = { "zlib", "zstd", NULL };
+static const struct schema_type compression_type = {
+    .kind = SCHEMA_ENUM,
+    .name = "Qcow2CompressionType",
+    .values = compression_values,
+};
+static const struct schema_member qcow2_members[] = {
+    { .name = "compat",
+      .type = &schema_string,
+      .doc = "0.10: version 2; 1.1: version 3.",
+      .required = true },
+    { .name = "data-file", .type = &schema_string },
+    { .name = "data-file-raw", .type = &schema_bool },
+    { .name = "extended-l2", .type = &schema_bool },
+    { .name = "lazy-refcounts", .type = &schema_bool },
+    { .name = "corrupt", .type = &schema_bool },
+    { .name = "refcount-bits", .type = &schema_int, .required = true },
+    { .name = "compression-type", .type = &compression_type, .required = true },
+    { .name = "bitmaps",
+      .type = &stored_bitmap_list_type,
+      .doc = "As the file has them; what is in memory shows in "
+             "`dirty-bitmaps`." },
+    { .name = NULL },
+};
+static const struct schema_type qcow2_type = {
+    .kind = SCHEMA_STRUCT,
+    .name = "ImageInfoSpecificQCow2",
+    .members = qcow2_members,
+};
+static const struct schema_member qcow2_wrapper_members[] = {
+    { .name = "data", .type = &qcow2_type, .required = true },
+    { .name = NULL },
+};
+static const struct schema_type qcow2_wrapper_type = {
+    .kind = SCHEMA_STRUCT,
+    .name = "ImageInfoSpecificQCow2Wrapper",
+    .members = qcow2_wrapper_members,
+};
+static const char *const specific_kinds[] = { "qcow2", NULL };
+static const struct schema_type specific_kind_type = {
+    .kind = SCHEMA_ENUM,
+    .name = "ImageInfoSpecificKind",
+    .values = specific_kinds,
+};
+static const struct schema_member specific_members[] = {
+    { .name = "type", .type = &specific_kind_type, .required = true },
+    { .name = NULL },
+};
+static const struct schema_branch specific_branches[] = {
+    { "qcow2", &qcow2_wrapper_type },
+    { NULL, NULL },
+};
+static const struct schema_type specific_type = {
+    .kind = SCHEMA_UNION,
+    .name = "ImageInfoSpecific",
+    .doc = "What only one format has.",
+    .members = specific_members,
+    .tag = "type",
+    .branches = specific_branches,
+};
+
 static const struct schema_type image_info_type;
 static const struct schema_member image_info_members[] = {
     { .name = "filename", .type = &schema_string, .required = true },
@@ -56,6 +172,10 @@ static const struct schema_member image_info_members[] = {
     { .name = "backing-filename", .type = &schema_string },
     { .name = "full-backing-filename", .type = &schema_string },
     { .name = "backing-filename-format", .type = &schema_string },
+    { .name = "snapshots",
+      .type = &snapshot_list_type,
+      .doc = "Absent if there are none." },
+    { .name = "format-specific", .type = &specific_type },
     { .name = "backing-image",
       .type = &image_info_type,
       .doc = "Absent with flat." },

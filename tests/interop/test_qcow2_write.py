@@ -168,3 +168,130 @@ def test_a_disk_holds_what_was_written(cohortd, nbd_client, folder, variant,
     disk = Disk(cohortd, nbd_client, path, content, variant)
     exercise(disk)
     check_content(disk, folder)
+
+
+@pytest.mark.parametrize("members", [
+    {}, {"cluster_size": 512}, {"cluster_size": 4 * KIB},
+    {"compression_type": "zstd"}, {"extended_l2": "on"},
+    {"cluster_size": 2 * MIB}, {"refcount_bits": 2, "cluster_size": 4 * KIB},
+], ids=str)
+def test_compressed_clusters_are_overwritten(cohortd, nbd_client, folder,
+                                             members):
+    """They move to places of their own, and what they shared is freed."""
+    path = create(folder / "disk.qcow2", SIZE, **members)
+    scribble(path, seed=str(members), compress=True)
+    raw = to_raw(path, folder / "start.raw")
+    with open(raw, "rb") as file:
+        content = file.read()
+    disk = Disk(cohortd, nbd_client, path, content, str(members))
+    exercise(disk)
+    check_content(disk, folder)
+
+
+@pytest.mark.parametrize("members", [
+    {}, {"cluster_size": 512}, {"cluster_size": 4 * KIB}, {"compat": "0.10"},
+    {"extended_l2": "on"}, {"refcount_bits": 64},
+], ids=str)
+def test_internal_snapshots_keep_their_content(cohortd, nbd_client, folder,
+                                               members):
+    """Writing after a snapshot leaves it alone."""
+    path = create(folder / "disk.qcow2", SIZE, **members)
+    scribble(path, seed=str(members))
+    qemu_img("snapshot", "-c", "one", path)
+    before = to_raw(path, folder / "one.raw")
+    with open(before, "rb") as file:
+        content = file.read()
+    disk = Disk(cohortd, nbd_client, path, content, str(members))
+    exercise(disk, rounds=1)
+    qemu_img("snapshot", "-c", "two", path)
+    two = bytes(disk.content)
+    exercise(disk, rounds=2)
+    check_content(disk, folder)
+    for name, expected in (("one", content), ("two", two)):
+        raw = to_raw(path, folder / "snapshot.raw", "-l",
+                     f"snapshot.name={name}")
+        with open(raw, "rb") as file:
+            assert file.read() == expected, name
+    qemu_img("snapshot", "-d", "one", path)
+    qemu_img("snapshot", "-d", "two", path)
+    check(path)
+
+
+@pytest.mark.parametrize("members", [
+    {}, {"data_file_raw": "on"}, {"extended_l2": "on"},
+    {"data_file_raw": "on", "cluster_size": 4 * KIB},
+], ids=str)
+def test_an_external_data_file_holds_the_data(cohortd, nbd_client, folder,
+                                              members):
+    """And by itself all of it, where it is said to be raw."""
+    data = folder / "disk.data"
+    path = create(folder / "disk.qcow2", SIZE, data_file=data, **members)
+    disk = Disk(cohortd, nbd_client, path, bytes(SIZE), str(members))
+    exercise(disk)
+    check_content(disk, folder)
+    if "data_file_raw" in members:
+        with open(data, "rb") as file:
+            assert file.read(SIZE) == disk.content
+
+
+@pytest.mark.parametrize("members", [
+    {}, {"cluster_size": 512}, {"cluster_size": 2 * MIB},
+    {"extended_l2": "on"}, {"compat": "0.10"},
+], ids=str)
+@pytest.mark.parametrize("backing", [False, True], ids=["alone", "backing"])
+def test_a_disk_grows_and_shrinks(cohortd, nbd_client, folder, members,
+                                  backing):
+    """What is new reads as zeroes, also where a backing file reaches further
+    and where the disk reached before."""
+    base = None
+    content = bytes(SIZE)
+    if backing:
+        base = patchy_image(folder / "base.raw", SIZE * 3, seed=1)
+        with open(base, "rb") as file:
+            content = file.read(SIZE)
+    path = create(folder / "disk.qcow2", SIZE, base, "raw" if base else None,
+                  **members)
+    disk = Disk(cohortd, nbd_client, path, content, str(members))
+    for size in (SIZE * 2, SIZE * 40, SIZE, SIZE // 512 // 3 * 512, SIZE * 2):
+        disk.open()
+        disk.batch(16)
+        disk.close()
+        daemon = cohortd(*options(path)[:2])
+        daemon.qmp.command("block_resize", {"node-name": "disk", "size": size})
+        daemon.quit()
+        assert daemon.wait() == 0
+        disk.content = disk.content[:size] + \
+            bytes(max(0, size - len(disk.content)))
+        check(path)
+    check_content(disk, folder)
+
+
+@pytest.mark.parametrize("members", [
+    {}, {"cluster_size": 512}, {"extended_l2": "on"}, {"lazy_refcounts": "on"},
+    {"refcount_bits": 1, "cluster_size": 4 * KIB},
+], ids=str)
+def test_a_kill_leaks_clusters_at_most(cohortd, nbd_client, folder, members):
+    """What was flushed is there; the image needs no repair to be used."""
+    path = create(folder / "disk.qcow2", SIZE, **members)
+    disk = Disk(cohortd, nbd_client, path, bytes(SIZE), str(members))
+    for _ in range(6):
+        disk.open()
+        for _ in range(4):
+            disk.batch(16)
+        disk.client.flush()
+        flushed = bytes(disk.content)
+        disk.kill()
+        check(path, may_leak=True)
+        disk.open()
+        disk.verify()
+        disk.batch(16)
+        disk.kill()
+        check(path, may_leak=True)
+        with open(to_raw(path, folder / "now.raw"), "rb") as file:
+            now = file.read()
+        for offset in range(0, SIZE, 512):
+            piece = now[offset:offset + 512]
+            assert all(byte in allowed for byte, allowed in zip(
+                piece, zip(flushed[offset:], disk.content[offset:]))), offset
+        disk.content = bytearray(now)
+    check_content(disk, folder)

@@ -131,6 +131,10 @@ static void set_fills(struct allocating_write *write)
     uint64_t end =
         qcow2_fill_end(image, &write->last, write->end, write->in_place);
 
+    /* A data file ends with the disk. */
+    if (image->external_data) {
+        end = max_u64(write->end, min_u64(end, block_size(image->node)));
+    }
     qcow2_fill_set(image, &write->first, start, write->offset, &write->head);
     qcow2_fill_set(image, &write->last, write->end, end, &write->tail);
 }

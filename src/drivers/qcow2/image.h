@@ -42,6 +42,7 @@ struct qcow2_image {
     struct block_node *backing; /* child "backing"; NULL: none */
     struct qcow2_header *header; /* as the file has it, or is about to */
     bool writable;
+    bool file_claimed; /* against other processes; see open.c */
 
     /* Derived from the header once. */
     uint64_t cluster_bytes;

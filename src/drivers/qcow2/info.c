@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "block/filename.h"
+#include "drivers/qcow2/bitmap_directory.h"
 #include "drivers/qcow2/image.h"
 #include "drivers/qcow2/snapshot.h"
 
@@ -72,7 +73,45 @@ static void add_backing(const struct qcow2_image *image,
     }
 }
 
-static struct json_value *specific_data(const struct qcow2_image *image)
+static struct json_value *bitmap_info(const struct qcow2_stored_bitmap *bitmap)
+{
+    struct json_value *info = json_dict_new();
+    struct json_value *flags = json_list_new();
+
+    if ((bitmap->flags & QCOW2_BITMAP_IN_USE) != 0) {
+        json_list_append(flags, json_string_new("in-use"));
+    }
+    if ((bitmap->flags & QCOW2_BITMAP_AUTO) != 0) {
+        json_list_append(flags, json_string_new("auto"));
+    }
+    json_dict_set(info, "flags", flags);
+    set_text(info, "name", bitmap->name);
+    json_dict_set_uint(info, "granularity",
+                       UINT64_C(1) << bitmap->granularity_bits);
+    return info;
+}
+
+/* As the file has them, which need not be as they are in memory. If they cannot
+ * be read, they are not told. */
+static void co_add_bitmaps(const struct qcow2_image *image,
+                           struct json_value *data)
+{
+    g_autoptr(GPtrArray) bitmaps = NULL;
+    struct json_value *list;
+
+    if ((image->header->autoclear & QCOW2_AUTOCLEAR_BITMAPS) == 0 ||
+        co_qcow2_bitmaps_load(image->file, image->header, "", &bitmaps, NULL) <
+            0) {
+        return;
+    }
+    list = json_list_new();
+    for (unsigned int i = 0; i < bitmaps->len; i++) {
+        json_list_append(list, bitmap_info(bitmaps->pdata[i]));
+    }
+    json_dict_set(data, "bitmaps", list);
+}
+
+static struct json_value *co_specific_data(const struct qcow2_image *image)
 {
     const struct qcow2_header *header = image->header;
     struct json_value *data = json_dict_new();
@@ -98,6 +137,7 @@ static struct json_value *specific_data(const struct qcow2_image *image)
     json_dict_set_string(
         data, "compression-type",
         header->compression == QCOW2_COMPRESSION_ZSTD ? "zstd" : "zlib");
+    co_add_bitmaps(image, data);
     return data;
 }
 
@@ -113,6 +153,6 @@ void co_qcow2_info(struct block_node *node, struct json_value *info)
     add_backing(image, info);
     add_snapshots(image, info);
     json_dict_set_string(specific, "type", "qcow2");
-    json_dict_set(specific, "data", specific_data(image));
+    json_dict_set(specific, "data", co_specific_data(image));
     json_dict_set(info, "format-specific", specific);
 }

@@ -148,7 +148,6 @@ static int take_children(struct qcow2_image *image, GError **err)
     struct block_node *node = image->node;
     struct block_node *data_file = block_child(node, "data-file");
 
-    image->file = block_child(node, "file");
     image->backing = block_child(node, "backing");
     if (image->external_data && data_file == NULL) {
         return error_set(err, -EINVAL,
@@ -172,7 +171,6 @@ static void qcow2_children_changed(struct block_node *node)
 {
     struct qcow2_image *image = block_state(node);
 
-    image->file = block_child(node, "file");
     image->backing = block_child(node, "backing");
     image->data =
         image->external_data ? block_child(node, "data-file") : image->file;
@@ -308,20 +306,37 @@ static void image_free(struct qcow2_image *image)
     g_free(image);
 }
 
-/* The file grows behind our writes, so its size must be ours alone: with it the
- * same locks are held as QEMU holds on an image it writes to. */
-static int co_begin_writing(struct qcow2_image *image, GError **err)
+/* The same locks as QEMU holds. The file grows behind our writes, so then its
+ * size must be ours alone, too. */
+static int co_claim_file(struct qcow2_image *image, GError **err)
 {
-    int ret = co_block_child_own_size(image->file, true, err);
+    int ret = co_block_child_claim(image->file, BLOCK_CLAIM_CONTENT, true, err);
 
     if (ret < 0) {
         return ret;
     }
-    ret = co_qcow2_start_writing(image, err);
-    if (ret < 0) {
-        (void)co_block_child_own_size(image->file, false, NULL);
+    if (image->writable) {
+        ret = co_block_child_claim(image->file, BLOCK_CLAIM_SIZE, true, err);
     }
-    return ret;
+    if (ret < 0) {
+        (void)co_block_child_claim(image->file, BLOCK_CLAIM_CONTENT, false,
+                                   NULL);
+        return ret;
+    }
+    image->file_claimed = true;
+    return 0;
+}
+
+/* Ending a claim cannot fail. */
+static void co_unclaim_file(struct qcow2_image *image)
+{
+    if (!image->file_claimed) {
+        return;
+    }
+    (void)co_block_child_claim(image->file, BLOCK_CLAIM_CONTENT, false, NULL);
+    if (image->writable) {
+        (void)co_block_child_claim(image->file, BLOCK_CLAIM_SIZE, false, NULL);
+    }
 }
 
 static int co_prepare(struct qcow2_image *image,
@@ -330,8 +345,13 @@ static int co_prepare(struct qcow2_image *image,
 {
     struct block_limits limits = { .request_alignment_bytes = 1 };
     struct qcow2_options chosen;
-    int ret = co_read_header(image->node, &image->header, err);
+    int ret;
 
+    image->file = block_child(image->node, "file");
+    ret = co_claim_file(image, err);
+    if (ret == 0) {
+        ret = co_read_header(image->node, &image->header, err);
+    }
     if (ret < 0) {
         return ret;
     }
@@ -357,7 +377,8 @@ static int co_prepare(struct qcow2_image *image,
     limits.cluster_bytes = (uint32_t)image->cluster_bytes;
     block_set_limits(image->node, &limits);
     ret = co_load_state(image, &chosen, err);
-    return ret == 0 && image->writable ? co_begin_writing(image, err) : ret;
+    return ret == 0 && image->writable ? co_qcow2_start_writing(image, err)
+                                       : ret;
 }
 
 static int co_qcow2_open(struct block_node *node,
@@ -371,6 +392,7 @@ static int co_qcow2_open(struct block_node *node,
     image->writable = !block_is_read_only(node);
     ret = co_prepare(image, options, err);
     if (ret < 0) {
+        co_unclaim_file(image);
         image_free(image);
         return ret;
     }
@@ -387,10 +409,7 @@ static void co_qcow2_close(struct block_node *node)
                   "it was closed",
                   block_name(node), image_name(node));
     }
-    if (image->writable) {
-        /* Giving it back cannot fail. */
-        (void)co_block_child_own_size(image->file, false, NULL);
-    }
+    co_unclaim_file(image);
     image_free(image);
 }
 

@@ -262,9 +262,9 @@ LOCK_TEST(our_locks_tell_what_we_do)
     assert_false(is_locked(101) || is_locked(201));
 }
 
-/* ... and of a format on it, those of QEMU's qcow2, until it is done; its reader
- * elsewhere is in the way before, and kept out after. */
-LOCK_TEST(who_owns_the_size_of_a_file_says_so)
+/* ... and of a format on it, those of QEMU's qcow2, until the last is done; who
+ * reads elsewhere is in the way before, and kept out after. */
+LOCK_TEST(who_claims_the_size_of_a_file_says_so)
 {
     g_autofree char *options = image_options("");
     g_autoptr(GError) err = NULL;
@@ -275,19 +275,52 @@ LOCK_TEST(who_owns_the_size_of_a_file_says_so)
     node = co_add(graph, options);
     holder_start(&holder, image, qemu_reader);
     co_go_home(node);
-    assert_int_equal(co_block_child_own_size(node, true, &err), -EBUSY);
+    assert_int_equal(co_block_child_claim(node, BLOCK_CLAIM_SIZE, true, &err),
+                     -EBUSY);
     assert_false(is_locked(103));
     holder_stop(&holder);
-    assert_int_equal(co_block_child_own_size(node, true, NULL), 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(
+            co_block_child_claim(node, BLOCK_CLAIM_SIZE, true, NULL), 0);
+    }
     for (const int *byte = qemu_qcow2_writer; *byte >= 0; byte++) {
         assert_true(is_locked(*byte));
     }
     assert_int_equal(co_block_child_truncate(node, 128 * 1024, false, NULL), 0);
+    assert_int_equal(co_block_child_claim(node, BLOCK_CLAIM_SIZE, false, NULL),
+                     0);
     assert_true(is_locked(103));
-    assert_int_equal(co_block_child_own_size(node, false, NULL), 0);
+    assert_int_equal(co_block_child_claim(node, BLOCK_CLAIM_SIZE, false, NULL),
+                     0);
     assert_false(is_locked(103));
     co_go_main(node);
     assert_error(&err, "lets nobody resize it");
+}
+
+/* A format that only reads keeps writers out, and is kept out by them. */
+LOCK_TEST(who_claims_the_content_of_a_file_says_so)
+{
+    g_autofree char *options = image_options(",read-only=on");
+    g_autoptr(GError) err = NULL;
+    struct block_node *node;
+    struct holder holder;
+
+    (void)opaque;
+    node = co_add(graph, options);
+    holder_start(&holder, image, qemu_raw_writer);
+    co_go_home(node);
+    assert_int_equal(
+        co_block_child_claim(node, BLOCK_CLAIM_CONTENT, true, &err), -EBUSY);
+    assert_false(is_locked(201));
+    holder_stop(&holder);
+    assert_int_equal(
+        co_block_child_claim(node, BLOCK_CLAIM_CONTENT, true, NULL), 0);
+    assert_true(is_locked(201));
+    assert_int_equal(
+        co_block_child_claim(node, BLOCK_CLAIM_CONTENT, false, NULL), 0);
+    assert_false(is_locked(201));
+    co_go_main(node);
+    assert_error(&err, "may write to it");
 }
 
 int main(void)
@@ -300,7 +333,8 @@ int main(void)
         cmocka_unit_test(a_reader_minds_nothing),
         cmocka_unit_test(two_nodes_exclude_each_other),
         cmocka_unit_test(our_locks_tell_what_we_do),
-        cmocka_unit_test(who_owns_the_size_of_a_file_says_so),
+        cmocka_unit_test(who_claims_the_size_of_a_file_says_so),
+        cmocka_unit_test(who_claims_the_content_of_a_file_says_so),
     };
     int fd = g_file_open_tmp("cohort-lock-XXXXXX", &image, NULL);
     int failed;
