@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "block/driver.h"
 #include "block/filename.h"
 #include "drivers/qcow2/create.h"
 #include "qmp/backing_name.h"
