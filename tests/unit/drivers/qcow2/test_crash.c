@@ -24,7 +24,7 @@
 #define DISK_BYTES   (1 * MIB + 5 * SECTOR)
 #define DISK_SECTORS ((int)(DISK_BYTES / SECTOR))
 #define GUESTS       4
-#define CUTS_MAX     64 /* kept at a time */
+#define CUTS_MAX     256 /* kept at a time */
 
 /* What one sector of the disk has been told to hold, in order; stamp 0 is
  * zeroes. */
@@ -48,6 +48,7 @@ struct world {
     struct sector sectors[DISK_SECTORS];
     uint64_t next_stamp;
     GPtrArray *cuts; /* struct cut */
+    int moments_a_cut;
     unsigned int checked;
     unsigned int guests; /* at work */
     struct co_queue rested;
@@ -68,7 +69,8 @@ static void take_cut(struct crash_disk *disk, void *opaque)
     struct world *world = opaque;
     struct cut *cut;
 
-    if (world->cuts->len >= CUTS_MAX || g_rand_int_range(world->chance, 0, 8)) {
+    if (world->cuts->len >= CUTS_MAX ||
+        g_rand_int_range(world->chance, 0, world->moments_a_cut) != 0) {
         return;
     }
     cut = g_new(struct cut, 1);
@@ -264,6 +266,29 @@ static void co_check_cuts(struct world *world)
     g_ptr_array_set_size(world->cuts, 0);
 }
 
+/* Leaks clusters until little is left of what the refcount table can count, if
+ * that is not much: it will have to grow. */
+static void co_use_up(struct world *world)
+{
+    struct qcow2_image *image = block_state(world->image);
+    uint64_t per_block =
+        (image->cluster_bytes * 8) >> image->header->refcount_order;
+    uint64_t clusters = image->header->refcount_table_clusters *
+                        (image->cluster_bytes / 8) * per_block;
+    struct qcow2_run run = { 0 };
+
+    if (clusters * image->cluster_bytes > 4 * MIB) {
+        return;
+    }
+    world->moments_a_cut = 2;
+    while (run.host_offset / image->cluster_bytes < clusters - 300) {
+        assert_int_equal(co_qcow2_allocate(image, 32, &run), 0);
+    }
+    assert_int_equal(co_block_flush(world->image), 0);
+    world->moments_a_cut = 8;
+    co_check_cuts(world);
+}
+
 static void co_make_image(struct world *world, uint32_t seed)
 {
     static const unsigned int refcount_bits[] = { 16, 1, 2, 4, 8, 32, 64 };
@@ -287,25 +312,6 @@ static void co_make_image(struct world *world, uint32_t seed)
     assert_int_equal(co_block_flush(world->disk), 0);
 }
 
-/* Leaks clusters until little is left of what the refcount table can count, if
- * that is not much: it will have to grow. */
-static void co_use_up(struct world *world)
-{
-    struct qcow2_image *image = block_state(world->image);
-    uint64_t per_block =
-        (image->cluster_bytes * 8) >> image->header->refcount_order;
-    uint64_t clusters = image->header->refcount_table_clusters *
-                        (image->cluster_bytes / 8) * per_block;
-    struct qcow2_run run = { 0 };
-
-    if (clusters * image->cluster_bytes > 4 * MIB) {
-        return;
-    }
-    while (run.host_offset / image->cluster_bytes < clusters - 300) {
-        assert_int_equal(co_qcow2_allocate(image, 32, &run), 0);
-    }
-}
-
 static void world_init(struct world *world,
                        struct block_graph *graph,
                        uint32_t seed)
@@ -315,6 +321,7 @@ static void world_init(struct world *world,
     world->graph = graph;
     world->chance = g_rand_new_with_seed(seed);
     world->next_stamp = 1;
+    world->moments_a_cut = 8;
     world->cuts = g_ptr_array_new_with_free_func(cut_free);
     co_queue_init(&world->rested);
     for (int i = 0; i < DISK_SECTORS; i++) {
@@ -368,7 +375,7 @@ static void co_run_seed(struct block_graph *graph,
 static void co_cuts(struct block_graph *graph, void *opaque)
 {
     const char *wish = g_getenv("QCOW2_CRASH_SEEDS");
-    uint32_t first = 1;
+    uint32_t first = 15;
     uint32_t count = 14;
     unsigned int checked = 0;
 
