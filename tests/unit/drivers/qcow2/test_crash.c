@@ -281,11 +281,10 @@ static void co_use_up(struct world *world)
         return;
     }
     world->moments_a_cut = 2;
-    while (run.host_offset / image->cluster_bytes < clusters - 300) {
+    while (run.host_offset / image->cluster_bytes < clusters - 100) {
         assert_int_equal(co_qcow2_allocate(image, 32, &run), 0);
     }
     assert_int_equal(co_block_flush(world->image), 0);
-    world->moments_a_cut = 8;
     co_check_cuts(world);
 }
 
