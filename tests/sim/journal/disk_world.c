@@ -48,6 +48,7 @@ struct world {
     uint64_t stamp;    /* of the next write */
     uint64_t clock_ns; /* when the last life ended */
     bool may_fail;     /* faults were planted: tracking may be lost */
+    bool is_lost;      /* ... and was; said again until there is a new file */
 
     /* One life. */
     struct loop *loop;
@@ -351,6 +352,9 @@ static void co_verb(struct world *world)
         if (ret == 0) {
             oracle_decide(step.expected, true);
             count(world, verb);
+            if (verb == WORLD_ADD) {
+                world->is_lost = false;
+            }
         }
     } else {
         dirty_bitmap_free(step.bitmap);
@@ -589,6 +593,7 @@ static void note_trouble(void *opaque,
     (void)is_durable;
     if (!storage_memory_is_dead(world->memory)) {
         count(world, WORLD_FAILED_TRACKING);
+        world->is_lost = true;
         if (!world->may_fail) {
             fail(world, g_strdup_printf("tracking failed: %s", reason));
         }
@@ -637,8 +642,10 @@ static void check_recovered(struct world *world)
 }
 
 /* What faults have made useless. */
-static void co_remove_inconsistent(struct world *world)
+static int co_remove_inconsistent(struct world *world)
 {
+    int ret;
+
     struct dirty_bitmap *bitmap = dirty_bitmap_next(world->node, NULL);
 
     co_tracker_begin(world->tracker);
@@ -652,8 +659,9 @@ static void co_remove_inconsistent(struct world *world)
         }
         bitmap = next;
     }
-    (void)co_tracker_commit(world->tracker, NULL);
+    ret = co_tracker_commit(world->tracker, NULL);
     co_tracker_end(world->tracker);
+    return ret;
 }
 
 static void co_live_with_node(struct world *world)
@@ -663,8 +671,8 @@ static void co_live_with_node(struct world *world)
     if (co_open(world) == 0) {
         if (!storage_memory_is_dead(memory)) {
             check_recovered(world);
-            co_remove_inconsistent(world);
-            world->may_fail = false;
+            world->may_fail =
+                co_remove_inconsistent(world) < 0 || world->is_lost;
         }
         if (world->result->problem == NULL) {
             co_work(world);
@@ -723,6 +731,7 @@ static void end_life(struct world *world)
     storage_memory_fail_sync(world->memory, NULL, 0);
     storage_memory_reboot(world->memory,
                           power ? STORAGE_CRASH_POWER : STORAGE_CRASH_KILL);
+    storage_memory_drop_suspect_cache(world->memory, IMAGE_PATH);
     count(world, power ? WORLD_POWER_CUTS : WORLD_KILLS);
 }
 
