@@ -192,8 +192,7 @@ static int co_open_file(struct tracker *tracker,
                                "file '%s'",
                                tracker->path);
     }
-    ret = co_tracking_file_open(tracker->storage, tracker->path,
-                                tracker_syncs(tracker), &tracker->file,
+    ret = co_tracking_file_open(tracker->storage, tracker->path, &tracker->file,
                                 ret_superblock, &cause);
     if (ret == -EINVAL) {
         tell_lost(tracker, cause->message);
@@ -234,10 +233,12 @@ static int co_open_and_recover(struct tracker *tracker,
     if (ret < 0) {
         return ret;
     }
-    /* In use, not clean: before the first write. */
+    /* In use, not clean: before the first write; durable also in process mode,
+     * or after a power cut the file might look as it was closed last. */
     co_tracker_begin(tracker);
     tracker_touch(tracker, false);
     ret = co_checkpoint_flip(tracker, false, err);
+    tracker->file->syncs = tracker_syncs(tracker);
     co_tracker_end(tracker);
     return ret;
 }

@@ -86,8 +86,10 @@ static int co_image_flush(struct block_node *node)
 {
     struct image *image = block_state(node);
 
-    if (image->flush_error == 0) {
-        image->flush_error = co_storage_sync(image->file);
+    int ret = co_storage_sync(image->file);
+
+    if (ret < 0) {
+        image->flush_error = ret;
     }
     return image->flush_error;
 }
