@@ -5,8 +5,9 @@
  *     log = commit_log_new(directory);
  *     co_commit_log_begin(log, transaction, &segment, &err);
  *     ... segment goes into tracking files, as the place to ask ...
- *     co_commit_log_commit(log, transaction, &err)
- *         0: it is committed. Else it is IN DOUBT: the record may be on disk.
+ *     co_commit_log_commit(log, transaction, &in_doubt, &err)
+ *         0: it is committed. Else, and in doubt: the record may be on disk.
+ *         Else it is aborted, as all that is not committed.
  *     co_commit_log_abort(log, txid, &err)
  *         0: it is aborted, for ever, also if it was in doubt. Else it still is.
  *
@@ -41,21 +42,21 @@ int co_commit_log_begin(struct commit_log *log,
                         struct log_segment *ret_segment,
                         GError **err);
 
-/* After a begin of the same members. */
+/* After a begin of the same members. `*ret_in_doubt` is set on failure. */
 int co_commit_log_commit(struct commit_log *log,
                          const struct commit_transaction *transaction,
+                         bool *ret_in_doubt,
                          GError **err);
 
-/* Makes ABORT durable in a fresh part. Only needed after a commit that failed;
- * without one a transaction that is not committed is aborted. */
+/* Makes ABORT durable, in another part than the one that may hold the COMMIT.
+ * Only needed after a commit that failed in doubt. */
 int co_commit_log_abort(struct commit_log *log,
-                        const struct journal_id *txid,
+                        const struct commit_transaction *transaction,
                         GError **err);
 
-/* A disk has acknowledged, or (NULL) the client. Durable. */
+/* Makes ACKNOWLEDGED records durable: a payload of such. */
 int co_commit_log_acknowledge(struct commit_log *log,
-                              const struct journal_id *txid,
-                              const struct journal_id *disk_or_null,
+                              const GByteArray *payload,
                               GError **err);
 
 /* The space that is kept for a transaction's COMMIT is free again: it has been
@@ -65,11 +66,15 @@ void commit_log_release(struct commit_log *log,
 
 /* Is the current part so long that it is worth starting over? */
 bool commit_log_is_long(const struct commit_log *log);
-/* Starts a fresh part with these records (payloads of frames, GByteArray), and
- * drops all parts before. No transaction may be in doubt. On failure nothing is
- * lost. */
+/* Fills in payloads of frames (GByteArray), none empty; does not yield. */
+typedef void (*commit_log_fill_fn)(void *opaque, GPtrArray *payloads);
+
+/* Starts a fresh part with what `fill` says, called when nothing is being written,
+ * and drops all parts before. No transaction may be in doubt. On failure nothing
+ * is lost. */
 int co_commit_log_compact(struct commit_log *log,
-                          const GPtrArray *payloads,
+                          commit_log_fill_fn fill,
+                          void *opaque,
                           GError **err);
 
 #endif

@@ -74,10 +74,10 @@ struct commit_member {
 struct commit_transaction {
     struct journal_id txid;
     uint64_t began_us;
-    char *client_id;    /* owned; "": none */
-    GPtrArray *members; /* struct commit_member, owned */
-    enum commit_verdict verdict;
-    bool client_acknowledged; /* of the reader's making */
+    char *client_id;             /* owned; "": none */
+    GPtrArray *members;          /* struct commit_member, owned */
+    enum commit_verdict verdict; /* of OUTCOME */
+    bool client_acknowledged;    /* of the reader's making */
 };
 
 struct commit_transaction *commit_transaction_new(const struct journal_id *txid,
@@ -92,6 +92,14 @@ struct commit_member *commit_transaction_add(
     const char *node,
     const char *job,
     const char *bitmap);
+
+/* Notes in memory that a disk (NULL: the client) has acknowledged. True: that
+ * was new. */
+bool commit_transaction_acknowledge(struct commit_transaction *transaction,
+                                    const struct journal_id *disk_or_null);
+/* Will nobody ask for it any more? An aborted one is told from none only by its
+ * client. */
+bool commit_transaction_is_over(const struct commit_transaction *transaction);
 
 /* One record, as read. */
 struct commit_record {

@@ -72,6 +72,48 @@ struct commit_member *commit_transaction_add(
     return member;
 }
 
+bool commit_transaction_acknowledge(struct commit_transaction *transaction,
+                                    const struct journal_id *disk_or_null)
+{
+    bool is_new = false;
+
+    if (disk_or_null == NULL) {
+        is_new = !transaction->client_acknowledged;
+        transaction->client_acknowledged = true;
+        return is_new;
+    }
+    for (guint i = 0; i < transaction->members->len; i++) {
+        struct commit_member *member =
+            g_ptr_array_index(transaction->members, i);
+
+        if (journal_id_equal(&member->disk, disk_or_null)) {
+            is_new |= !member->acknowledged;
+            member->acknowledged = true;
+        }
+    }
+    return is_new;
+}
+
+bool commit_transaction_is_over(const struct commit_transaction *transaction)
+{
+    if (transaction->client_id[0] != '\0' &&
+        !transaction->client_acknowledged) {
+        return false;
+    }
+    if (transaction->verdict == COMMIT_VERDICT_ABORTED) {
+        return true; /* what is not found is aborted */
+    }
+    for (guint i = 0; i < transaction->members->len; i++) {
+        const struct commit_member *member =
+            g_ptr_array_index(transaction->members, i);
+
+        if (!member->acknowledged) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* --- Writing ------------------------------------------------------------------- */
 
 /* Room for `bytes` more, zeroed. */

@@ -62,24 +62,31 @@ enum group_state {
     GROUP_ABORTED,
 };
 
-/* Told on the main thread; `group` as in the reply of a query. */
+/* Told on the main thread; `data` is consumed. */
 typedef void (*coordinator_event_fn)(void *opaque,
                                      const char *event,
                                      struct json_value *data);
 
-/* Opens the log of this run and seals those of dead ones. `directory` is
- * borrowed. */
-int co_coordinator_open(struct state_directory *directory,
-                        coordinator_event_fn event,
-                        void *opaque,
-                        struct coordinator **ret_coordinator,
-                        GError **err);
-/* No group may be left. NULL is fine. */
+struct coordinator_options {
+    struct storage *storage; /* borrowed */
+    /* Where the state directory is; NULL: nowhere, `path_error` says why. It is
+     * made when the first transaction needs it. Copied. */
+    const char *path;
+    const GError *path_error;
+    bool is_process; /* durability=process */
+    coordinator_event_fn event;
+    void *opaque;
+};
+
+/* Touches no disk. */
+struct coordinator *coordinator_new(const struct coordinator_options *options);
+/* No group may be left. What this run has to tell is sealed, as of a dead one.
+ * NULL is fine. */
 void co_coordinator_close(struct coordinator *coordinator);
 
 /* What a tracking file's outcome source asks, of this run and of others. */
 int co_coordinator_look_up(struct coordinator *coordinator,
-                           const struct log_segment *segment,
+                           const struct log_segment *segment_or_null,
                            const struct journal_id *txid,
                            enum outcome *ret_outcome,
                            char **ret_reason,
@@ -107,8 +114,8 @@ void group_commit_set_pending(struct group_commit *group);
  * by co_group_commit_abort() then. */
 int co_group_commit_prepare(struct group_commit *group, GError **err);
 
-/* Called when a group gets into doubt, and once more when it is out of it. */
-typedef void (*group_doubt_fn)(void *opaque, bool in_doubt, const GError *why);
+/* Called when a group gets into doubt. */
+typedef void (*group_doubt_fn)(void *opaque, const GError *why);
 
 /* COMMIT. 0: committed. A negative errno with err set: aborted, durably. While
  * neither can be made durable the call waits, and tries again to abort at growing

@@ -22,12 +22,14 @@ enum outcome {
     OUTCOME_PENDING, /* its run lives, in this daemon or in another: ask later */
 };
 
-/* What a prepared tracking file asks. 0 with the outcome; for OUTCOME_UNKNOWN
+/* What a tracking file asks about the transaction that it names. `segment` NULL: it
+ * does not say which run decided; then every run is looked at, and what no
+ * sealed run has is aborted. 0 with the outcome; for OUTCOME_UNKNOWN
  * `*ret_reason` (owned by the caller, may be NULL) is a sentence for people.
  * Fails only if the directory itself cannot be used (nothing may be concluded
  * from that). */
 int co_outcome_look_up(struct state_directory *directory,
-                       const struct log_segment *segment,
+                       const struct log_segment *segment_or_null,
                        const struct journal_id *txid,
                        enum outcome *ret_outcome,
                        char **ret_reason,

@@ -9,7 +9,8 @@
  *     co_state_directory_open(storage, path, false, &directory, &err)
  *
  * Files come into being whole: written under another name, synced, renamed, the
- * directory synced. With durability `process` all syncs are left out.
+ * directory synced. A run with durability `process` leaves out the syncs of its own
+ * log; what concerns others is always synced.
  *
  * Coroutines of any loop.
  */
@@ -64,15 +65,20 @@ int co_state_directory_lock(struct state_directory *directory,
                             struct storage_file **ret_lock,
                             GError **err);
 
+enum state_put_flags {
+    STATE_PUT_LOCKED = 1 << 0,   /* locked since before it has its name */
+    STATE_PUT_UNSYNCED = 1 << 1, /* whole, but not durable */
+};
+
 /* Makes file `name`, with this content and durable; replaces one of that name.
- * `ret_file` not NULL: it stays open, locked if `lock` (since before it had its
- * name, so nobody meets it unlocked). On failure a file of that name may be
- * there or not, the old one or the new one. */
+ * `ret_file` not NULL: it stays open (and locked). `ret_maybe` (may be NULL) is
+ * set on failure: the file may have got its name after all, durably or not. */
 int co_state_directory_put(struct state_directory *directory,
                            const char *name,
                            const GByteArray *content,
-                           bool lock,
+                           unsigned int flags,
                            struct storage_file **ret_file,
+                           bool *ret_maybe,
                            GError **err);
 /* The whole file, at most `limit_bytes`; -ENOENT if there is none. */
 int co_state_directory_get(struct state_directory *directory,
@@ -84,9 +90,6 @@ int co_state_directory_get(struct state_directory *directory,
 int co_state_directory_remove(struct state_directory *directory,
                               const char *name,
                               GError **err);
-/* Syncs, unless the durability is `process`. */
-int co_state_directory_sync_file(struct state_directory *directory,
-                                 struct storage_file *file);
 int co_state_directory_sync(struct state_directory *directory, GError **err);
 
 #endif
