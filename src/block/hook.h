@@ -41,6 +41,11 @@ struct block_hook {
     /* The node is being closed and has let go of the hook: home thread, no
      * request is under way. The owner may free it here. NULL: does not care. */
     void (*node_closing)(struct block_hook *hook, struct block_node *node);
+    /* The node is drained and about to get another home: on the old one; then on
+     * the new one (or, the move having failed, on the old one again). For timers.
+     * NULL: does not care. */
+    void (*moving)(struct block_hook *hook);
+    void (*moved)(struct block_hook *hook);
 };
 
 void block_hook_add(struct block_node *node, struct block_hook *hook);

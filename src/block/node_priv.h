@@ -179,6 +179,8 @@ int co_block_hooks_run(struct block_node *node,
 void block_hooks_resized(struct block_node *node,
                          uint64_t old_bytes,
                          uint64_t new_bytes);
+void block_hooks_moving(struct block_node *node);
+void block_hooks_moved(struct block_node *node);
 void block_hooks_release(struct block_node *node);
 
 /* align.c: to the driver, aligned and serialised as the driver needs it. */

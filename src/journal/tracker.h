@@ -14,12 +14,15 @@
  *     ...                    writes; verbs; checkpoints
  *     co_tracker_close()     clean: durable, so that nothing is to be recovered
  *
- * A verb that changes persistent bitmaps has three steps:
- *     1. co_tracker_reserve() all that may need space; nothing is visible yet.
+ * A verb that changes persistent bitmaps has four steps:
+ *     1. co_tracker_begin(): no checkpoint and no other verb from here on.
+ *        co_tracker_reserve(), for what may need space; nothing is visible yet.
  *     2. The node is fenced. The change is made in memory with dirty_bitmap_*()
  *        and told with tracker_*(). No I/O, cannot fail.
  *     3. Unfenced: co_tracker_commit() makes it durable, before the reply.
  *        Changes of several bitmaps of one node become durable as one.
+ *     4. co_tracker_end().
+ * Once per node, whatever number of its bitmaps is changed.
  *
  * A change of several nodes' bitmaps, or one that a job will decide, is told
  * with a txid: it is *undecided*, and the file keeps both states in full, until
@@ -28,8 +31,10 @@
  *
  *     plain ──freeze, begin──> frozen ──prepare──> prepared ──settle──> plain
  *
- * Threads: the node's home thread, in coroutines where the name says co_;
- * tracker_*() also from the main thread while the node is fenced.
+ * Threads: the node's home thread, in coroutines where the name says co_.
+ * tracker_change() and tracker_freeze() also from the main thread while the node
+ * is fenced, between co_tracker_begin() and co_tracker_end(). What only asks, from
+ * the main thread also while nothing else can change it (graph lock, visit).
  */
 #ifndef JOURNAL_TRACKER_H
 #define JOURNAL_TRACKER_H
@@ -125,13 +130,16 @@ const char *tracker_reason(const struct tracker *tracker);
 
 /* --- Verbs ----------------------------------------------------------------- */
 
-/* Step 1 of adding a bitmap: the file gets room for one more of such a
- * granularity; the only verb beside growing that can fail for space. */
+/* Waits until no checkpoint or verb is under way. co_tracker_end() follows. */
+void co_tracker_begin(struct tracker *tracker);
+void co_tracker_end(struct tracker *tracker);
+
+/* Makes room for one more bitmap of such a granularity; beside growing, the only
+ * step that can fail for want of space. Taken back by co_tracker_end() if no bitmap
+ * came. */
 int co_tracker_reserve(struct tracker *tracker,
                        uint64_t granularity_bytes,
                        GError **err);
-/* Step 1 was for nothing. */
-void tracker_unreserve(struct tracker *tracker);
 
 /* Step 2. Each goes with the change of the same name in memory. `change_txid`
  * NULL: decided at once; else undecided. */
@@ -169,31 +177,32 @@ void tracker_freeze(struct tracker *tracker,
                     enum tracker_mode mode);
 
 /* Everything of `txid` becomes durable as prepared, decided by `segment` (which
- * is durable already). The node's image is flushed before. Waits until an
- * earlier transaction of the same bitmaps is durable as settled. A failure means
- * that nothing of it may commit. */
+ * is durable already). The node's image is flushed before. An earlier transaction
+ * of the same bitmaps is made durable as settled first. A failure means that
+ * nothing of it may commit. Between co_tracker_begin() and co_tracker_end(). */
 int co_tracker_prepare(struct tracker *tracker,
                        const struct journal_id *txid,
                        const struct log_segment *segment,
                        GError **err);
 
-/* The verdict, together with dirty_bitmap_abdicate(), _reclaim() and the like
- * in memory; no yield in between. COMMITTED sets the base of a job's bitmaps,
+/* The verdict, after dirty_bitmap_abdicate(), _reclaim() and the like in memory;
+ * no yield in between. COMMITTED sets the base of a job's bitmaps,
  * ABORTED keeps it (mode always: none, for bits have been dropped), UNKNOWN
  * with reclaim: {old, new}. Becomes durable in the background, or with
- * co_tracker_commit(); then it is acknowledged. */
+ * co_tracker_commit() or _checkpoint(); then it is acknowledged. */
 void tracker_settle(struct tracker *tracker,
                     const struct journal_id *txid,
                     enum tracker_outcome outcome);
 
-/* Step 3: all that was told before becomes durable. On failure the bitmaps in
- * question are inconsistent. */
+/* Step 3: all that was told before becomes durable; nothing to do: 0. On failure
+ * all bitmaps of the node are inconsistent. */
 int co_tracker_commit(struct tracker *tracker, GError **err);
 
-/* Writes out bitmaps that have changed and clears intents. */
+/* Begins, writes out all that has changed, clears intents, ends. */
 int co_tracker_checkpoint(struct tracker *tracker, GError **err);
 
-/* Around a change of the node's size. The first makes the record of it durable,
+/* Around a change of the node's size, between co_tracker_begin() and
+ * co_tracker_end(). The first makes the record of it durable,
  * with room for the new size; the second, after the image has its new size (or,
  * the truncate having failed, its old one) drops it, when the image is durable.
  * The bitmaps were resized in between. */
