@@ -300,6 +300,10 @@ int co_state_directory_put(struct state_directory *directory,
             ret = co_storage_rename(directory->storage, temporary, path);
         }
         renamed = ret == 0;
+        if (renamed) {
+            g_free(file->path); /* errors shall say its name */
+            file->path = g_strdup(path);
+        }
         if (ret < 0) {
             error_set_errno(err, ret, "Cannot write '%s'", path);
             /* A leftover would be ignored. */
