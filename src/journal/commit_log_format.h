@@ -63,8 +63,9 @@ enum commit_verdict {
 struct commit_member {
     struct journal_id disk;
     struct bitmap_base old_base;
-    bool gets_base; /* committing gives it the base (txid, disk) */
-    char *node;     /* owned, as the two below; "" : none */
+    bool gets_base;  /* committing gives it the base (txid, disk) */
+    bool keeps_base; /* committing leaves its base; neither: it has none then */
+    char *node;      /* owned, as the two below; "" : none */
     char *job;
     char *bitmap;
     bool acknowledged; /* of the reader's making; not in the record */

@@ -16,6 +16,7 @@
 #define MEMBER_FIXED       96
 #define MEMBER_GETS_BASE   1
 #define MEMBER_EITHER_BASE 2
+#define MEMBER_KEEPS_BASE  4
 #define ACKNOWLEDGED_BYTES 48
 
 _Static_assert(LIMIT_BITMAP_NAME_BYTES <= UINT16_MAX, "must fit its field");
@@ -170,9 +171,9 @@ static uint8_t *put_member(uint8_t *at, const struct commit_member *member)
 
     memcpy(at, member->disk.bytes, JOURNAL_ID_BYTES);
     put_base(at, &member->old_base);
-    if (member->gets_base) {
-        store_le32(at + 80, load_le32(at + 80) | MEMBER_GETS_BASE);
-    }
+    store_le32(at + 80, load_le32(at + 80) |
+                            (member->gets_base ? MEMBER_GETS_BASE : 0) |
+                            (member->keeps_base ? MEMBER_KEEPS_BASE : 0));
     store_le16(at + 84, (uint16_t)node_bytes);
     store_le16(at + 86, (uint16_t)job_bytes);
     store_le16(at + 88, (uint16_t)bitmap_bytes);
@@ -326,6 +327,7 @@ static bool take_member(struct cursor *cursor,
     load_id(&member->disk, fixed);
     load_base(&member->old_base, fixed);
     member->gets_base = (load_le32(fixed + 80) & MEMBER_GETS_BASE) != 0;
+    member->keeps_base = (load_le32(fixed + 80) & MEMBER_KEEPS_BASE) != 0;
     member->node = g_strndup(names, node_bytes);
     member->job = g_strndup(names + node_bytes, job_bytes);
     member->bitmap = g_strndup(names + node_bytes + job_bytes, bitmap_bytes);

@@ -56,6 +56,7 @@ void group_commit_add(struct group_commit *group,
     g_assert(!group->begun);
     recorded->old_base = member->old_base;
     recorded->gets_base = member->gets_base;
+    recorded->keeps_base = member->keeps_base;
     g_array_append_val(group->members, participant);
 }
 
@@ -172,7 +173,9 @@ static int co_leave_doubt(struct group_commit *group,
         if (group->known->doubt == NULL) {
             group->known->doubt = g_strdup(why->message);
             tell_doubt(group);
-            doubt(opaque, why);
+            if (!doubt(opaque, why)) {
+                return -EINPROGRESS;
+            }
         }
         if (!coordinator->lets_go) {
             (void)co_queue_wait_until(&coordinator->doubters,

@@ -48,7 +48,8 @@ struct group_member {
     void *opaque;
     struct journal_id disk;
     struct bitmap_base old_base;
-    bool gets_base;
+    bool gets_base; /* as in struct commit_member */
+    bool keeps_base;
     const char *node; /* borrowed during group_commit_add(), as are these */
     const char *job;  /* "": changed by no job */
     const char *bitmap;
@@ -114,13 +115,13 @@ void group_commit_set_pending(struct group_commit *group);
  * by co_group_commit_abort() then. */
 int co_group_commit_prepare(struct group_commit *group, GError **err);
 
-/* Called when a group gets into doubt. */
-typedef void (*group_doubt_fn)(void *opaque, const GError *why);
+/* Called when a group gets into doubt. False: do not wait, let go at once. */
+typedef bool (*group_doubt_fn)(void *opaque, const GError *why);
 
 /* COMMIT. 0: committed. A negative errno with err set: aborted, durably. While
  * neither can be made durable the call waits, and tries again to abort at growing
- * intervals; -EINPROGRESS: it was still in doubt when the coordinator was told to
- * let go. Cannot be cancelled. */
+ * intervals; -EINPROGRESS: it is still in doubt, and `doubt` or the shut-down said
+ * to let go. Cannot be cancelled. */
 int co_group_commit_decide(struct group_commit *group,
                            group_doubt_fn doubt,
                            void *opaque,

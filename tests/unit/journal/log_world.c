@@ -209,7 +209,7 @@ static const struct group_member_ops member_ops = {
     .co_prepare = co_prepare_disk,
 };
 
-static void on_doubt(void *opaque, const GError *why)
+static bool on_doubt(void *opaque, const GError *why)
 {
     struct log_world *world = opaque;
 
@@ -220,6 +220,7 @@ static void on_doubt(void *opaque, const GError *why)
     } else {
         coordinator_let_go(world->coordinator);
     }
+    return true;
 }
 
 static void tell(struct log_world *world, enum told told)
