@@ -51,6 +51,8 @@ struct block_gate_lane {
 struct block_gate {
     struct block_gate_lane lanes[BLOCK_LANES];
     struct co_queue idle; /* who waits for under_way to become 0 */
+    unsigned int alone;   /* requests that want the write lane for themselves */
+    struct co_mutex turn; /* which of them has it */
 };
 
 /* A parent's hold on a child. */
@@ -153,6 +155,10 @@ void block_gate_init(struct block_gate *gate);
 /* Passes the gates of the node and of all below it; may wait. */
 void co_block_gate_enter(struct block_node *node, enum block_lane lane);
 void block_gate_leave(struct block_node *node, enum block_lane lane);
+/* For a request in the write lane: waits until every other there is through, and
+ * lets none in until it has gone on. */
+void co_block_gate_be_alone(struct block_node *node);
+void block_gate_go_on(struct block_node *node);
 
 static inline bool block_lane_is_open(const struct block_gate_lane *lane)
 {

@@ -473,6 +473,7 @@ static int co_flip_to_spare(struct tracker *tracker,
     }
     co_tracking_file_close(&tracker->file);
     tracker->file = g_steal_pointer(&tracker->spare);
+    tracker->file->syncs = tracker_syncs(tracker);
     tracker->spare_wanted = false;
     return 0;
 }
@@ -533,6 +534,7 @@ int co_checkpoint_flip(struct tracker *tracker, bool clean, GError **err)
     if (capture.file == NULL) {
         return 0; /* nothing was ever added */
     }
+    tracker->flipping = true;
     if (to_spare) {
         hold(tracker);
         co_intent_wait_idle(tracker);
@@ -545,6 +547,8 @@ int co_checkpoint_flip(struct tracker *tracker, bool clean, GError **err)
         co_finish(tracker, &capture);
     }
     capture_release(&capture);
+    tracker->flipping = false;
+    co_queue_wake_all(&tracker->flip_over);
     if (to_spare) {
         release(tracker);
     }
@@ -603,6 +607,7 @@ void checkpoint_timer_start(struct tracker *tracker)
 void checkpoint_init(struct tracker *tracker)
 {
     co_mutex_init(&tracker->lock);
+    co_queue_init(&tracker->flip_over);
     co_queue_init(&tracker->checkpoint_over);
     loop_timer_init(&tracker->timer, timer_fired);
 }

@@ -156,11 +156,8 @@ int identity_check_clean(const struct identity *kept,
 
 int identity_check_crashed(const struct identity *kept,
                            const struct identity *found,
-                           bool resizing,
-                           bool same_boot,
                            GError **err)
 {
-    (void)same_boot;
     if (kept->kind == IDENTITY_NONE) {
         return 0;
     }
@@ -174,10 +171,6 @@ int identity_check_crashed(const struct identity *kept,
         return error_set(err, -ESTALE,
                          "the image was replaced by another file after a "
                          "crash");
-    }
-    if (found->size_bytes < kept->size_bytes && !resizing) {
-        return error_set(err, -ESTALE,
-                         "the image is shorter than it was before a crash");
     }
     if (kept->durable_modified_ns != INT64_MIN &&
         found->modified_ns < kept->durable_modified_ns) {

@@ -68,11 +68,9 @@ int identity_check_clean(const struct identity *kept,
                          bool same_boot,
                          GError **err);
 /* The same after a crash, as far as it can be told. `kept` was taken when the
- * image was opened. */
+ * image was opened; sizes are the tracker's business. */
 int identity_check_crashed(const struct identity *kept,
                            const struct identity *found,
-                           bool resizing,
-                           bool same_boot,
                            GError **err);
 
 /* Where the tracking file of an image belongs: beside it, NAME.cbt; or, for a

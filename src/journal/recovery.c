@@ -80,9 +80,7 @@ static int co_check_identity(struct recovery *recovery,
     int ret;
 
     if (!superblock->is_clean) {
-        return identity_check_crashed(&superblock->identity, found,
-                                      superblock->is_resizing,
-                                      recovery->same_boot, ret_why);
+        return identity_check_crashed(&superblock->identity, found, ret_why);
     }
     ret = identity_check_clean(&superblock->identity, found,
                                recovery->same_boot, ret_why);

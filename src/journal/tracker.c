@@ -4,8 +4,8 @@
  *
  * Failure has two steps. What cannot write *breaks* the tracker: nothing but
  * poison may be written from then on, and first touches wait. A coroutine then
- * takes the lock, poisons the file, makes the bitmaps inconsistent and lets the
- * writes go: the tracker has *failed*. A guest's write does not fail because
+ * poisons the file and lets the writes go: the tracker has *failed*. With the
+ * verbs' lock it makes the bitmaps inconsistent, too. A guest's write does not fail because
  * tracking does, unless the user wants it so.
  */
 #include "journal/tracker.h"
@@ -85,6 +85,30 @@ static void moved(struct block_hook *hook)
     }
 }
 
+static int co_resize_begin(struct block_hook *hook,
+                           uint64_t new_bytes,
+                           GError **err)
+{
+    struct tracker *tracker = LIST_ENTRY(hook, struct tracker, hook);
+    int ret;
+
+    co_tracker_begin(tracker);
+    ret = co_tracker_resize_begin(tracker, new_bytes, err);
+    if (ret < 0) {
+        co_tracker_end(tracker);
+    }
+    return ret;
+}
+
+static void co_resize_end(struct block_hook *hook)
+{
+    struct tracker *tracker = LIST_ENTRY(hook, struct tracker, hook);
+
+    /* A failure breaks the tracker, which tells of it. */
+    (void)co_tracker_resize_end(tracker, NULL);
+    co_tracker_end(tracker);
+}
+
 static struct tracker *tracker_new(struct block_node *node,
                                    const struct tracker_options *options)
 {
@@ -94,6 +118,8 @@ static struct tracker *tracker_new(struct block_node *node,
     tracker->hook.try_before_write = intent_hook_try;
     tracker->hook.co_before_write = co_intent_hook;
     tracker->hook.node_closing = closing_node;
+    tracker->hook.co_resize_begin = co_resize_begin;
+    tracker->hook.co_resize_end = co_resize_end;
     tracker->hook.moving = moving;
     tracker->hook.moved = moved;
     list_init(&tracker->hook.link);
@@ -166,8 +192,7 @@ static int co_open_file(struct tracker *tracker,
                                "file '%s'",
                                tracker->path);
     }
-    ret = co_tracking_file_open(tracker->storage, tracker->path,
-                                tracker_syncs(tracker), &tracker->file,
+    ret = co_tracking_file_open(tracker->storage, tracker->path, &tracker->file,
                                 ret_superblock, &cause);
     if (ret == -EINVAL) {
         tell_lost(tracker, cause->message);
@@ -208,10 +233,12 @@ static int co_open_and_recover(struct tracker *tracker,
     if (ret < 0) {
         return ret;
     }
-    /* In use, not clean: before the first write. */
+    /* In use, not clean: before the first write; durable also in process mode,
+     * or after a power cut the file might look as it was closed last. */
     co_tracker_begin(tracker);
     tracker_touch(tracker, false);
     ret = co_checkpoint_flip(tracker, false, err);
+    tracker->file->syncs = tracker_syncs(tracker);
     co_tracker_end(tracker);
     return ret;
 }
@@ -357,14 +384,29 @@ static bool co_poison_files(struct tracker *tracker)
     return durable;
 }
 
+/* The verbs' lock is not needed for the file: a verb may be waiting, with the
+ * lock, for the very writes that wait for this. */
+static bool co_poison(struct tracker *tracker)
+{
+    bool durable;
+
+    co_intent_wait_idle(tracker);
+    while (tracker->flipping) {
+        co_queue_wait(&tracker->flip_over);
+    }
+    durable = co_poison_files(tracker);
+    tracker->stops = !durable && tracker->stop_on_error;
+    tracker->failed = true;
+    intent_wake(tracker);
+    return durable;
+}
+
 static void co_fail(void *opaque)
 {
     struct tracker *tracker = opaque;
-    bool durable;
+    bool durable = co_poison(tracker);
 
     co_mutex_lock(&tracker->lock);
-    co_intent_wait_idle(tracker);
-    durable = co_poison_files(tracker);
     LIST_FOREACH(link, &tracker->entries) {
         struct tracked *entry = LIST_ENTRY(link, struct tracked, link);
 
@@ -372,15 +414,12 @@ static void co_fail(void *opaque)
             dirty_bitmap_set_inconsistent(entry->bitmap, tracker->reason);
         }
     }
-    tracker->stops = !durable && tracker->stop_on_error;
-    tracker->failed = true;
     tracker->poisoning = false;
     co_mutex_unlock(&tracker->lock);
     if (tracker->on_trouble != NULL) {
         tracker->on_trouble(tracker->opaque, tracker->node, tracker->reason,
                             durable);
     }
-    intent_wake(tracker);
     co_queue_wake_all(&tracker->failure_over);
     block_background_end(tracker->node);
 }

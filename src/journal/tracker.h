@@ -201,7 +201,8 @@ int co_tracker_commit(struct tracker *tracker, GError **err);
 /* Begins, writes out all that has changed, clears intents, ends. */
 int co_tracker_checkpoint(struct tracker *tracker, GError **err);
 
-/* Around a change of the node's size, between co_tracker_begin() and
+/* The tracker's hook does this by itself for who resizes the node. Around a
+ * change of the node's size, between co_tracker_begin() and
  * co_tracker_end(). The first makes the record of it durable,
  * with room for the new size; the second, after the image has its new size (or,
  * the truncate having failed, its old one) drops it, when the image is durable.

@@ -116,6 +116,8 @@ struct tracker {
     /* Checkpoints. */
     struct co_mutex lock; /* flips and verbs */
     struct loop_timer timer;
+    bool flipping; /* the file's superblock is on its way */
+    struct co_queue flip_over;
     bool checkpointing; /* a coroutine of the background runs */
     struct co_queue checkpoint_over;
 

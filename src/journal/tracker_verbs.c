@@ -32,9 +32,9 @@ static int co_make_room(struct tracker *tracker,
         return 0;
     }
     co_tracking_file_close(&tracker->spare);
+    /* Synced in process mode, too: that there are bitmaps is not to be lost. */
     return co_tracking_file_create(tracker->storage, tracker->path, &needs,
-                                   tracker_syncs(tracker), &tracker->spare,
-                                   err);
+                                   &tracker->spare, err);
 }
 
 int co_tracker_reserve(struct tracker *tracker,

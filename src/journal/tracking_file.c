@@ -24,15 +24,13 @@ static char *new_path(const char *path)
     return g_strconcat(path, ".new", NULL);
 }
 
-static struct tracking_file *file_new(struct storage *storage,
-                                      const char *path,
-                                      bool syncs)
+static struct tracking_file *file_new(struct storage *storage, const char *path)
 {
     struct tracking_file *file = g_new0(struct tracking_file, 1);
 
     file->storage = storage;
     file->path = g_strdup(path);
-    file->syncs = syncs;
+    file->syncs = true;
     return file;
 }
 
@@ -114,11 +112,10 @@ static int co_write_out(struct tracking_file *file)
 int co_tracking_file_create(struct storage *storage,
                             const char *path,
                             const struct tracking_needs *needs,
-                            bool syncs,
                             struct tracking_file **ret_file,
                             GError **err)
 {
-    struct tracking_file *file = file_new(storage, path, syncs);
+    struct tracking_file *file = file_new(storage, path);
     g_autofree char *name = new_path(path);
     int ret;
 
@@ -148,18 +145,24 @@ int co_tracking_file_create(struct storage *storage,
     return 0;
 }
 
+static int co_sync_name(struct tracking_file *file)
+{
+    g_autofree char *directory = g_path_get_dirname(file->path);
+
+    return file->syncs ? co_storage_sync_directory(file->storage, directory)
+                       : 0;
+}
+
 int co_tracking_file_publish(struct tracking_file *file)
 {
     g_autofree char *name = new_path(file->path);
-    g_autofree char *directory = g_path_get_dirname(file->path);
     int ret = co_storage_rename(file->storage, name, file->path);
 
     if (ret < 0) {
         return ret;
     }
     file->is_published = true;
-    return file->syncs ? co_storage_sync_directory(file->storage, directory)
-                       : 0;
+    return co_sync_name(file);
 }
 
 void co_tracking_file_close(struct tracking_file **file)
@@ -312,12 +315,11 @@ static int co_open_and_read(struct tracking_file *file,
 
 int co_tracking_file_open(struct storage *storage,
                           const char *path,
-                          bool syncs,
                           struct tracking_file **ret_file,
                           struct tracking_superblock **ret_superblock,
                           GError **err)
 {
-    struct tracking_file *file = file_new(storage, path, syncs);
+    struct tracking_file *file = file_new(storage, path);
     int ret;
 
     file->is_published = true;
@@ -374,7 +376,10 @@ int co_tracking_file_rewrite(struct tracking_file *file)
     if (ret == 0) {
         ret = co_rewrite_superblock(file);
     }
-    return ret == 0 ? co_tracking_file_sync(file) : ret;
+    if (ret == 0) {
+        ret = co_tracking_file_sync(file);
+    }
+    return ret == 0 ? co_sync_name(file) : ret;
 }
 
 /*
@@ -502,14 +507,9 @@ static int co_poison_slots(struct tracking_file *file)
 
 static int co_poison_name(struct tracking_file *file)
 {
-    g_autofree char *directory = g_path_get_dirname(file->path);
     int ret = co_storage_unlink(file->storage, file->path);
 
-    if (ret < 0 && ret != -ENOENT) {
-        return ret;
-    }
-    return file->syncs ? co_storage_sync_directory(file->storage, directory)
-                       : 0;
+    return ret < 0 && ret != -ENOENT ? ret : co_sync_name(file);
 }
 
 static char *tombstone_path(const char *state_directory,

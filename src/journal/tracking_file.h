@@ -26,7 +26,8 @@ struct tracking_file {
     char *path; /* its name once published */
     struct tracking_layout layout;
     bool is_published;
-    bool syncs;                /* false: durability=process */
+    bool syncs;                /* true until it is in use; then false for
+                                  durability=process */
     uint64_t sequence;         /* the last one that was tried */
     unsigned int durable_slot; /* holds the last durable superblock */
     uint8_t *map;              /* the intent map, as it is or will be on disk */
@@ -47,7 +48,6 @@ struct tracking_needs {
 int co_tracking_file_create(struct storage *storage,
                             const char *path,
                             const struct tracking_needs *needs,
-                            bool syncs,
                             struct tracking_file **ret_file,
                             GError **err);
 bool tracking_file_fits(const struct tracking_file *file,
@@ -63,11 +63,11 @@ void co_tracking_file_close(struct tracking_file **file);
  * that counts, NULL: there is none. The intent map has been read. */
 int co_tracking_file_open(struct storage *storage,
                           const char *path,
-                          bool syncs,
                           struct tracking_file **ret_file,
                           struct tracking_superblock **ret_superblock,
                           GError **err);
-/* Writes what was read once more, and syncs. */
+/* Writes what was read once more, and syncs it; and its name: the one before may
+ * have died between renaming and syncing the directory. */
 int co_tracking_file_rewrite(struct tracking_file *file);
 
 int co_tracking_file_read_page(struct tracking_file *file,
@@ -80,7 +80,7 @@ int co_tracking_file_write_page(struct tracking_file *file,
 int co_tracking_file_write_sectors(struct tracking_file *file,
                                    uint64_t first,
                                    uint64_t count);
-/* Nothing in process mode. */
+/* Nothing while it does not sync. */
 int co_tracking_file_sync(struct tracking_file *file);
 /* Gives the superblock the next sequence, writes it to the slot that is not the
  * durable one, and syncs. All that it names is durable already. */

@@ -19,7 +19,7 @@ struct inode {
      * since the last sync, oldest first. */
     GHashTable *unsynced;
     bool size_unsynced;
-    unsigned int names;
+    bool suspect; /* a sync failed: the cache shows what the disk lacks */
     unsigned int opens;
     struct memory_file *lock_owner; /* of an exclusive lock */
     unsigned int shared_locks;
@@ -537,6 +537,7 @@ static int co_memory_sync(struct storage_file *opened)
          g_str_has_suffix(opened->path, memory->fail_sync_suffix)) &&
         --memory->fail_sync == 0) {
         lose_data(memory, inode);
+        inode->suspect = true;
         return -EIO;
     }
     sync_data(inode);
@@ -826,6 +827,26 @@ uint64_t storage_memory_points(const struct storage_memory *memory)
     return memory->points;
 }
 
+/* The cache of a file is dropped, as who opens an image does. */
+static void drop_cache(struct inode *inode)
+{
+    g_byte_array_set_size(inode->data, 0);
+    g_byte_array_append(inode->data, inode->durable->data, inode->durable->len);
+    inode->modified_ns = inode->durable_modified_ns;
+    inode->suspect = false;
+}
+
+void storage_memory_drop_suspect_cache(struct storage_memory *memory,
+                                       const char *path)
+{
+    struct inode *inode = g_hash_table_lookup(memory->names, path);
+
+    if (inode != NULL && inode->suspect) {
+        lose_data(memory, inode);
+        drop_cache(inode);
+    }
+}
+
 void storage_memory_reboot(struct storage_memory *memory,
                            enum storage_crash crash)
 {
@@ -840,10 +861,7 @@ void storage_memory_reboot(struct storage_memory *memory,
         struct inode *inode = g_ptr_array_index(memory->inodes, i);
 
         lose_data(memory, inode);
-        g_byte_array_set_size(inode->data, 0);
-        g_byte_array_append(inode->data, inode->durable->data,
-                            inode->durable->len);
-        inode->modified_ns = inode->durable_modified_ns;
+        drop_cache(inode);
     }
     lose_names(memory);
     copy_names(memory->names, memory->durable);

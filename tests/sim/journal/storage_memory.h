@@ -45,6 +45,10 @@ uint64_t storage_memory_points(const struct storage_memory *memory);
 void storage_memory_reboot(struct storage_memory *memory,
                            enum storage_crash crash);
 
+/* If a sync of the file has failed: it shows what the disk has from now on. */
+void storage_memory_drop_suspect_cache(struct storage_memory *memory,
+                                       const char *path);
+
 /* The n-th sync from now, of a file whose path ends in `suffix` (NULL: any),
  * fails; what it was to make durable may be or not, and later syncs say nothing
  * of it. 0: none. */
