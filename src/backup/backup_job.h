@@ -15,6 +15,7 @@
 #include "base/schema.h"
 #include "bitmap/dirty_bitmap.h"
 #include "block/node.h"
+#include "job/durable_group.h"
 #include "job/job.h"
 
 enum backup_sync {
@@ -68,6 +69,11 @@ int co_backup_prepare(struct job_list *jobs,
                       const struct backup_options *options,
                       struct job **ret_job,
                       GError **err);
+
+/* The job's bitmap is persistent, and what becomes of it is decided by a record:
+ * with this part, which settles it. Between _prepare and _commit. */
+struct durable_part *backup_make_durable(struct job *job,
+                                         const struct journal_id *txid);
 
 /* The instant. Source fenced. `bitmap` NULL if !has_bitmap. */
 void backup_commit(struct job *job, struct dirty_bitmap *bitmap);
