@@ -395,6 +395,7 @@ static bool co_poison(struct tracker *tracker)
         co_queue_wait(&tracker->flip_over);
     }
     durable = co_poison_files(tracker);
+    tracker->poisoned = durable;
     tracker->stops = !durable && tracker->stop_on_error;
     tracker->failed = true;
     intent_wake(tracker);

@@ -61,9 +61,12 @@ int co_tracker_commit(struct tracker *tracker, GError **err)
     int ret;
 
     g_assert(tracker->lock.locked);
-    if (tracker->change_sequence == tracker->durable_changes ||
-        tracker->failed) {
-        return 0; /* after a failure what was poisoned can only be removed */
+    if (tracker->change_sequence == tracker->durable_changes) {
+        return 0;
+    }
+    if (tracker->failed && tracker->poisoned) {
+        return 0; /* what is inconsistent was removed; until the next opening,
+                     which finds it so again */
     }
     ret = co_checkpoint_flip(tracker, false, err);
     if (ret < 0) {
