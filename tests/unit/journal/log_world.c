@@ -111,6 +111,9 @@ struct log_world *log_world_new(uint64_t seed)
 
 void log_world_free(struct log_world *world)
 {
+    if (world == NULL) {
+        return;
+    }
     scheduler_release(&world->scheduler);
     storage_memory_free(world->memory);
     g_free(world);
@@ -259,6 +262,9 @@ static struct group_commit *make_group(struct log_world *world,
         group_commit_new(world->coordinator, world->client_id);
 
     for (int i = 0; i < DISKS; i++) {
+        if ((world->absent & 1U << i) != 0) {
+            continue;
+        }
         members[i] = (struct attempt_member){ .world = world, .disk = i };
         const struct group_member member = {
             .ops = &member_ops,
@@ -305,7 +311,9 @@ void co_attempt(struct log_world *world)
     if (ret != -EINPROGRESS) {
         tell(world, ret == 0 ? TOLD_COMMITTED : TOLD_FAILED);
         for (int i = 0; i < DISKS; i++) {
-            co_settle(world, world->coordinator, i, ret == 0);
+            if ((world->absent & 1U << i) == 0) {
+                co_settle(world, world->coordinator, i, ret == 0);
+            }
         }
     }
     co_group_commit_end(&group);

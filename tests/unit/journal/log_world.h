@@ -42,7 +42,7 @@ struct log_world {
     unsigned int doubts;    /* how often the daemon was told of one */
     /* Called when it is in doubt; NULL: the daemon lets go. */
     void (*on_doubt)(struct log_world *world);
-    unsigned int absent; /* bits: disks that recovery does not open */
+    unsigned int absent; /* bits: disks that are not opened */
     int fail_prepare;    /* of this disk, counted from 1; 0: none */
     const char *client_id;
     bool is_process;
