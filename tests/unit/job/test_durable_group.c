@@ -395,11 +395,32 @@ static void test_a_file_that_cannot_be_prepared_aborts_all(void **state)
     world_free(world);
 }
 
+static bool co_backup_without_commit(struct world *world)
+{
+    storage_memory_fail_sync(world->memory, "-0000.log", 1);
+    assert_false(co_backup(world));
+    return co_look(world);
+}
+
+static void test_a_commit_that_fails_takes_nothing_from_a_bitmap(void **state)
+{
+    struct world *world = world_new(1);
+
+    (void)state;
+    live(world, co_backup_without_commit, 0, STORAGE_CRASH_KILL);
+    assert_int_equal(world->told, TOLD_FAILED);
+    check_alike(world);
+    live(world, co_look, 0, STORAGE_CRASH_KILL);
+    check_alike(world);
+    world_free(world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_commit_gives_each_bitmap_its_base),
         cmocka_unit_test(test_a_file_that_cannot_be_prepared_aborts_all),
+        cmocka_unit_test(test_a_commit_that_fails_takes_nothing_from_a_bitmap),
         cmocka_unit_test(test_a_crash_anywhere_ends_all_bitmaps_alike),
         cmocka_unit_test(test_a_crash_in_recovery_ends_all_bitmaps_alike),
     };

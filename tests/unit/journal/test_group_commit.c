@@ -326,6 +326,79 @@ static void test_a_label_used_again_revives_no_old_pair(void **state)
     log_world_free(world);
 }
 
+static void co_abort_and_commit(struct log_world *world)
+{
+    struct disk_state lagging;
+    enum outcome outcome;
+
+    world->coordinator = log_world_coordinator(world);
+    world->aborts = true;
+    world->lagging = 1U << 2;
+    co_transact(world);
+    assert_int_equal(world->told, TOLD_FAILED);
+    world->aborts = false;
+    world->absent = 1U << 2;
+    co_transact(world);
+    assert_int_equal(world->told, TOLD_COMMITTED);
+    lagging = log_world_disk(world, 2);
+    assert_true(lagging.is_prepared);
+    assert_int_equal(co_coordinator_look_up(world->coordinator, NULL,
+                                            &lagging.txid, &outcome, NULL,
+                                            NULL),
+                     0);
+    assert_int_equal(outcome, OUTCOME_ABORTED);
+    co_coordinator_close(world->coordinator);
+}
+
+static void test_a_label_used_again_in_one_life_is_another(void **state)
+{
+    struct log_world *world = log_world_new(1);
+
+    (void)state;
+    log_world_run(world, co_abort_and_commit);
+    log_world_free(world);
+}
+
+#define MANY 300
+
+static void co_commit_many_without_space(struct log_world *world)
+{
+    struct coordinator *coordinator = log_world_coordinator(world);
+    struct group_commit *groups[MANY];
+    const struct group_member member = {
+        .ops = NULL, /* it is not prepared here */
+        .disk = log_world_disk_id(0),
+        .node = "a-node-with-a-name-of-some-length",
+        .job = "job",
+        .bitmap = "b0",
+    };
+
+    for (int i = 0; i < MANY; i++) {
+        groups[i] = group_commit_new(coordinator, "");
+        for (int j = 0; j < 4; j++) {
+            group_commit_add(groups[i], &member);
+        }
+        assert_int_equal(co_group_commit_begin(groups[i], NULL), 0);
+    }
+    storage_memory_set_space(world->memory, 1);
+    for (int i = 0; i < MANY; i++) {
+        assert_int_equal(co_group_commit_decide(groups[i], NULL, NULL, NULL),
+                         0);
+        co_group_commit_end(&groups[i]);
+    }
+    storage_memory_set_space(world->memory, UINT64_MAX);
+    co_coordinator_close(coordinator);
+}
+
+static void test_what_began_needs_no_space_to_commit(void **state)
+{
+    struct log_world *world = log_world_new(1);
+
+    (void)state;
+    log_world_run(world, co_commit_many_without_space);
+    log_world_free(world);
+}
+
 static void co_expect_unknown(struct log_world *world)
 {
     struct coordinator *coordinator = log_world_coordinator(world);
@@ -510,6 +583,8 @@ int main(void)
         cmocka_unit_test(test_asking_makes_no_directory),
         cmocka_unit_test(test_a_disk_that_is_gone_can_be_forgotten),
         cmocka_unit_test(test_a_label_used_again_revives_no_old_pair),
+        cmocka_unit_test(test_a_label_used_again_in_one_life_is_another),
+        cmocka_unit_test(test_what_began_needs_no_space_to_commit),
         cmocka_unit_test(test_a_lost_log_is_unknown),
         cmocka_unit_test(test_damage_before_the_tail_is_unknown),
         cmocka_unit_test(test_process_mode_is_good_for_one_boot),
