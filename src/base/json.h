@@ -42,7 +42,10 @@ struct json_value *json_string_new(const char *value); /* UTF-8, copied */
 struct json_value *json_string_take(char *value); /* as above, taken over */
 struct json_value *json_list_new(void);
 struct json_value *json_dict_new(void);
-struct json_value *json_copy(const struct json_value *value); /* deep */
+/* Deep. This and json_equal() are called otherwise in the object files: jansson,
+ * which `cohort` links too, has functions of these names. */
+struct json_value *json_copy(const struct json_value *value) __asm__(
+    "base_json_copy");
 void json_free(struct json_value *value); /* NULL is fine; deep */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(json_value, json_free)
 
@@ -107,7 +110,8 @@ bool json_dict_bool(const struct json_value *dict,
                     const char *key,
                     bool otherwise);
 
-bool json_equal(const struct json_value *a, const struct json_value *b);
+bool json_equal(const struct json_value *a,
+                const struct json_value *b) __asm__("base_json_equal");
 
 /* Appends the value's text to `out`: one line, ASCII only (everything else as
  * \u escapes, surrogate pairs above U+FFFF), double quotes, ", " and ": "

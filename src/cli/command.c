@@ -8,15 +8,15 @@
 static int check_words(char **words,
                        guint minimum,
                        guint maximum,
-                       char *command)
+                       const char *needed,
+                       const char *command)
 {
     guint count = words == NULL ? 0 : g_strv_length(words);
 
     if (count < minimum) {
         (void)fprintf(stderr,
-                      "cohort: %s: a repository is needed; see cohort %s "
-                      "--help\n",
-                      command, command);
+                      "cohort: %s: %s is needed; see cohort %s --help\n",
+                      command, needed, command);
         return EXIT_USAGE;
     }
     if (count > maximum) {
@@ -56,7 +56,9 @@ int command_parse(int argc,
                       why->message, argv[0]);
         return EXIT_USAGE;
     }
-    int code = check_words(words, minimum, maximum, argv[0]);
+    int code = check_words(
+        words, minimum, maximum,
+        g_str_has_prefix(usage, "REPO") ? "a repository" : "an image", argv[0]);
     if (code == EXIT_OK) {
         *ret_words = g_steal_pointer(&words);
     }

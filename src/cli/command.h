@@ -15,6 +15,7 @@
 typedef int (*command_fn)(int argc, char **argv);
 
 int command_backup(int argc, char **argv);
+int command_check(int argc, char **argv);
 int command_list(int argc, char **argv);
 int command_restore(int argc, char **argv);
 int command_status(int argc, char **argv);

@@ -20,11 +20,13 @@ static const struct command commands[] = {
     { "verify", command_verify, "check restore points against their hashes" },
     { "restore", command_restore, "write a point's disks to raw files" },
     { "status", command_status, "tell the state of a repository" },
+    { "check", command_check, "check a disk image, and repair it" },
 };
 
 static void print_help(FILE *to)
 {
-    (void)fputs("Usage: cohort COMMAND [OPTION...] REPO ...\n\n"
+    (void)fputs("Usage: cohort COMMAND [OPTION...] REPO ...\n"
+                "       cohort check [OPTION...] IMAGE\n\n"
                 "Incremental backups of several disks at one instant, all or "
                 "none.\n\nCommands:\n",
                 to);

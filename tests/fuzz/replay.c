@@ -15,7 +15,7 @@
 #include "target.h"
 
 #define ROUNDS_DEFAULT  2000
-#define INPUT_BYTES_MAX 4096
+#define INPUT_BYTES_MAX 8192
 
 static void unref_bytes(gpointer bytes)
 {

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "block/filename.h"
 #include "drivers/drivers.h"
+#include "drivers/qcow2/check.h"
 #include "drivers/qcow2/decompressed.h"
 #include "drivers/qcow2/image.h"
 #include "drivers/qcow2/info.h"
@@ -339,6 +340,23 @@ static void co_unclaim_file(struct qcow2_image *image)
     }
 }
 
+/* Who left it dirty keeps its refcounts lazily; they are needed to write. */
+static int co_repair_if_dirty(struct qcow2_image *image, GError **err)
+{
+    int ret;
+
+    if (!image->writable ||
+        (image->header->incompatible & QCOW2_INCOMPATIBLE_DIRTY) == 0) {
+        return 0;
+    }
+    ret = co_qcow2_repair_dirty(image->file, image_name(image->node), err);
+    if (ret == 0) {
+        g_clear_pointer(&image->header, qcow2_header_free);
+        ret = co_read_header(image->node, &image->header, err);
+    }
+    return ret;
+}
+
 static int co_prepare(struct qcow2_image *image,
                       const struct json_value *options,
                       GError **err)
@@ -369,6 +387,9 @@ static int co_prepare(struct qcow2_image *image,
                         "(read-only=true), and is written to again when a "
                         "check has repaired it",
                         image_name(image->node));
+    }
+    if (ret == 0) {
+        ret = co_repair_if_dirty(image, err);
     }
     if (ret < 0) {
         return ret;

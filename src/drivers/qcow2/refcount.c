@@ -30,7 +30,8 @@ uint64_t qcow2_refcount_load(const uint8_t *block,
     case 6: return load_be64(block + index * 8);
     default: break;
     }
-    return (block[index * bits / 8] >> (index * bits % 8)) & ((1U << bits) - 1);
+    return ((unsigned int)block[index * bits / 8] >> (index * bits % 8)) &
+           ((1U << bits) - 1);
 }
 
 void qcow2_refcount_store(uint8_t *block,

@@ -9,7 +9,7 @@
  * Lazy refcounts are a permission, not a duty: refcounts here go out in batches
  * before what needs them, which costs no sync of its own. So the dirty bit is
  * never set, and there is nothing to repair after a crash. An image that others
- * have left dirty must be repaired first.
+ * have left dirty was repaired before (open.c).
  *
  * At close: commits until nothing is dirty or on its way to being free.
  */
@@ -93,13 +93,6 @@ static int check_usable(const struct qcow2_image *image, GError **err)
 {
     const struct qcow2_header *header = image->header;
 
-    if ((header->incompatible & QCOW2_INCOMPATIBLE_DIRTY) != 0) {
-        return error_set(err, -EIO,
-                         "image '%s' was not closed properly by a program that "
-                         "keeps its refcounts lazily; repair it "
-                         "(cohort check --repair) before it is written to",
-                         block_name(image->node));
-    }
     if (header->cluster_bits < QCOW2_CLUSTER_BITS_MIN ||
         header->refcount_table_clusters == 0) {
         return error_set(err, -EINVAL,
