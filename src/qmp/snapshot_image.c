@@ -5,26 +5,15 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "block/driver.h"
 #include "block/filename.h"
 #include "drivers/qcow2/create.h"
 #include "qmp/backing_name.h"
 
-/* What shows the same and has an image. */
-static const struct block_node *skip_filters(const struct block_node *node)
-{
-    while (strcmp(block_driver_of(node)->name, "copy-before-write") == 0) {
-        node = block_child(node, "file");
-    }
-    return node;
-}
-
-static int co_make(const struct block_node *above,
+static int co_make(const struct block_node *node,
                    const char *path,
                    const char *format,
                    GError **err)
 {
-    const struct block_node *node = skip_filters(above);
     g_autofree char *backing = NULL;
     struct qcow2_create_options options;
     const char *backing_format;
