@@ -152,7 +152,7 @@ static void plant_fault(struct world *world)
 static void co_steps(struct world *world)
 {
     for (uint64_t i = 0; i < world->options->steps; i++) {
-        uint64_t chance = random_below(&world->random, 12);
+        uint64_t chance = random_below(&world->random, 15);
 
         if (storage_memory_is_dead(world->memory) ||
             tracker_reason(world->tracker) != NULL) {
@@ -168,6 +168,8 @@ static void co_steps(struct world *world)
             world_count(world, WORLD_CHECKPOINT);
         } else if (chance == 10) {
             co_world_resize(world);
+        } else if (chance >= 12) {
+            co_world_undecided(world);
         }
         co_sleep_until(loop_now_ns() + random_below(&world->random, 100000));
     }

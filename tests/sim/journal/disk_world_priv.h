@@ -71,4 +71,7 @@ void co_world_job(struct world *world);
 /* The name of a bitmap, by chance. */
 const char *world_bitmap_name(struct world *world);
 
+/* disk_world_undecided.c */
+void co_world_undecided(struct world *world);
+
 #endif
