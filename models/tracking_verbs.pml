@@ -18,6 +18,9 @@
 #ifndef CRASHES
 #define CRASHES 2
 #endif
+#ifndef FAILURES
+#define FAILURES 0 /* flips of a disable or a remove that fail */
+#endif
 
 #define BITMAPS 2
 
@@ -65,7 +68,7 @@ mtype = { down, durable, running };
 mtype life = running;
 
 byte bitmap[BITMAPS];
-mtype = { nothing, add, remove, enable, disable, clear, merge };
+mtype = { nothing, add, remove, enable, disable, clear, merge, undo };
 mtype verb; /* under way, after its step in memory */
 byte object;    /* on this bitmap */
 bool merged;
@@ -83,9 +86,10 @@ byte intent_memory;
 bool touched;
 byte known[BITMAPS], flip[BITMAPS];
 bool flying;
+bool doubt; /* a flip failed since `known` */
 
 byte writes_left = WRITES, verbs_left = VERBS, jobs_left = JOBS,
-     checkpoints_left = CHECKPOINTS, crashes_left = CRASHES;
+     checkpoints_left = CHECKPOINTS, crashes_left = CRASHES, failures_left = FAILURES;
 
 hidden byte b;
 
@@ -120,7 +124,10 @@ inline lose_file() {
 }
 
 inline sync_tracking_file() {
-    sync_file();
+    if
+    :: file_in_cache -> sync_file()
+    :: else
+    fi;
     intent_disk = intent
 }
 
@@ -164,7 +171,7 @@ inline lose(cache, medium) {
   : (!RECORDS(state) || FOUND(state, b)))
 #define COVERED(b) \
  (COVERED_IN(known[b], b) && (!flying || COVERED_IN(flip[b], b)))
-#define NEEDS_NO_INTENT (COVERED(0) && COVERED(1))
+#define NEEDS_NO_INTENT (!doubt && COVERED(0) && COVERED(1))
 
 inline mark_bitmap(i) {
     if
@@ -177,7 +184,8 @@ inline mark_bitmap(i) {
 }
 
 /* A bitmap about to be disabled or removed promises nothing new. */
-#define LEAVING(i) (object == i && (verb == disable || verb == remove))
+#define LEAVING(i) \
+ (object == i && (verb == disable || verb == remove || verb == undo))
 
 inline promise(i) {
     if
@@ -210,7 +218,9 @@ inline put_data() {
 #endif
 
 inline restart_checked_writes() {
-#ifndef BREAK_VERB_WITHOUT_FENCE
+#ifdef BREAK_VERB_WITHOUT_FENCE
+    skip
+#else
     writer = (writer == ready -> check : writer)
 #endif
 }
@@ -229,33 +239,43 @@ inline apply(what, i) {
     verb = what;
     object = i;
     if
-    :: what == add -> bitmap[i] = BITMAP(1, 1, 0, 0, 0, ERA(bitmap[i]));
-        bitmap[i] = OTHER_ERA(bitmap[i]);
-        begin_era(i, false)
+    :: what == add ->
+        bitmap[i] = BITMAP(1, 1, 0, 0, 0, 1 - ERA(bitmap[i]));
+        begin_era(i, false);
+#ifdef BREAK_ADD_RECORDS_WHEN_IT_IS_DURABLE
+        bitmap[i] = bitmap[i] & ~RECORDING
+#endif
     :: what == clear -> bitmap[i] = OTHER_ERA(WITHOUT_BITS(bitmap[i]) & ~PAIRED);
         begin_era(i, false)
-    :: what == enable -> bitmap[i] = OTHER_ERA(bitmap[i] | RECORDING);
-        must[AT(i, ERA(bitmap[i]))] = must[AT(i, 1 - ERA(bitmap[i]))];
-        since[AT(i, ERA(bitmap[i]))] = now
+    :: what == enable ->
+        bitmap[i] = OTHER_ERA(bitmap[i] | RECORDING);
+        begin_era(i, must[AT(i, 1 - ERA(bitmap[i]))]);
+#ifdef BREAK_ENABLE_RECORDS_WHEN_IT_IS_DURABLE
+        bitmap[i] = bitmap[i] & ~RECORDING
+#endif
     :: what == merge ->
         merged = BIT(bitmap[1 - i]);
         bitmap[i] = bitmap[i] | (BIT(bitmap[1 - i]) << 2)
-    :: what == disable -> 
+    :: what == disable ->
+        skip;
 #ifdef BREAK_DISABLE_STOPS_BEFORE_IT_IS_DURABLE
         bitmap[i] = bitmap[i] & ~RECORDING
 #endif
     :: what == remove ->
+        skip;
 #ifdef BREAK_REMOVE_STOPS_BEFORE_IT_IS_DURABLE
-        bitmap[i] = bitmap[i] & SECOND_ERA
+        bitmap[i] = bitmap[i] & ~EXISTING
 #endif
     fi;
     restart_checked_writes();
     step = applied
 }
 
-#define AFTER_VERB(i)                                          \
- (object == i && verb == disable -> bitmap[i] & ~RECORDING               \
-  : (object == i && verb == remove -> bitmap[i] & SECOND_ERA : bitmap[i]))
+#define AFTER_VERB(i)                                                 \
+ (object == i && verb == disable -> bitmap[i] & ~RECORDING            \
+  : (object == i && verb == remove -> bitmap[i] & SECOND_ERA          \
+  : (object == i && (verb == add || verb == enable)                   \
+     -> bitmap[i] | RECORDING : bitmap[i])))
 
 #ifdef BREAK_SNAPSHOT_OF_RECORDING_BITMAPS_ONLY
 #define SNAPSHOT(i) (ON(bitmap[i]) -> AFTER_VERB(i) : WITHOUT_BITS(bitmap[i]) | (known[i] & (DIRTY | S_DIRTY)))
@@ -279,27 +299,69 @@ inline end_flip() {
         flip[b] = 0
     };
     b = 0;
-    flying = false
+    flying = false;
+    doubt = false
+}
+
+/* Durable or not; the page cache shows it, and no later sync writes it. */
+inline fail_flip() {
+    failures_left--;
+    if
+    :: sync_file()
+    :: true
+    fi;
+    file_in_cache = false;
+    for (b : 0 .. BITMAPS - 1) {
+        flip[b] = 0
+    };
+    b = 0;
+    flying = false;
+    doubt = true
+}
+
+/* The verb has failed: the bitmap is what it was, and that is told only when a
+ * flip that says so is durable. Until then recovery may find either. */
+inline undo_verb() {
+#ifdef BREAK_DISABLE_STOPS_BEFORE_IT_IS_DURABLE
+    bitmap[object] = bitmap[object] | (verb == disable -> RECORDING : 0);
+#endif
+#ifdef BREAK_REMOVE_STOPS_BEFORE_IT_IS_DURABLE
+    bitmap[object] = bitmap[object] | (verb == remove -> EXISTING : 0);
+#endif
+#ifdef BREAK_TELL_A_FAILURE_THAT_IS_IN_DOUBT
+    verb = nothing;
+    object = 0;
+    step = idle;
+#else
+    verb = undo;
+    step = flushed;
+#endif
+    check_bitmap(0);
+    check_bitmap(1)
 }
 
 inline reply() {
     if
     :: verb == disable -> bitmap[object] = bitmap[object] & ~RECORDING
     :: verb == remove -> bitmap[object] = bitmap[object] & SECOND_ERA
+    :: verb == add || verb == enable ->
+        bitmap[object] = bitmap[object] | RECORDING
     :: verb == merge && merged -> must[AT(object, ERA(bitmap[object]))] = true
     :: else
     fi;
     verb = nothing;
     object = 0;
     merged = false;
-    step = idle
+    step = idle;
+    check_bitmap(0);
+    check_bitmap(1)
 }
 
 /* --- What must hold ------------------------------------------------------- */
 
 inline check_bitmap(i) {
     if
-    :: THERE(bitmap[i]) && !BIT(bitmap[i]) ->
+    :: THERE(bitmap[i]) && !BIT(bitmap[i]) && !S_OF(bitmap[i]) ->
         assert(!must[AT(i, ERA(bitmap[i]))]);
         assert(!ON(bitmap[i]) || (now == since[AT(i, ERA(bitmap[i]))] &&
                                   disk == since[AT(i, ERA(bitmap[i]))]))
@@ -313,7 +375,7 @@ inline forget_memory() {
     life = down;
     verb = nothing; object = 0; merged = false; step = idle;
     writer = idle; checkpoint = idle;
-    intent_memory = CLEAR; touched = false; flying = false;
+    intent_memory = CLEAR; touched = false; flying = false; doubt = false;
     for (b : 0 .. BITMAPS - 1) {
         bitmap[b] = 0; known[b] = 0; flip[b] = 0; job[b] = idle
     };
@@ -420,6 +482,21 @@ end:
 
 #define FREE(i) (THERE(bitmap[i]) && PAIR(bitmap[i]) == ALONE)
 
+/* What an unflushed write would be clean over, should power loss revert it. */
+#ifdef BREAK_ADD_WITHOUT_SOURCE_FLUSH
+#define NEEDS_SOURCE_FLUSH (verb == clear || verb == enable)
+#else
+#ifdef BREAK_CLEAR_WITHOUT_SOURCE_FLUSH
+#define NEEDS_SOURCE_FLUSH (verb == add || verb == enable)
+#else
+#ifdef BREAK_ENABLE_WITHOUT_SOURCE_FLUSH
+#define NEEDS_SOURCE_FLUSH (verb == add || verb == clear)
+#else
+#define NEEDS_SOURCE_FLUSH (verb == add || verb == clear || verb == enable)
+#endif
+#endif
+#endif
+
 proctype Verbs()
 {
 end:
@@ -440,9 +517,7 @@ end:
        }
     :: atomic {
            ALIVE && step == applied ->
-#ifndef BREAK_FORGET_THE_SOURCE_FLUSH
-           disk = (verb == add || verb == clear || verb == enable -> now : disk);
-#endif
+           disk = (NEEDS_SOURCE_FLUSH -> now : disk);
            step = flushed
        }
     :: atomic { ALIVE && step == flushed && !flying -> begin_flip(); step = flipping }
@@ -450,6 +525,8 @@ end:
     :: atomic { ALIVE && step == flushed && !flying -> reply() }
 #endif
     :: atomic { ALIVE && step == flipping -> end_flip(); reply() }
+    :: atomic { ALIVE && step == flipping && failures_left &&
+                (verb == disable || verb == remove) -> fail_flip(); undo_verb() }
     od
 }
 
@@ -490,7 +567,7 @@ end:
     do
     :: atomic { crashes_left -> crashes_left--; forget_memory() }
     :: atomic { crashes_left -> crashes_left--; forget_memory(); lose_power() }
-    :: atomic { life == down -> sync_tracking_file();
+    :: atomic { life == down -> sync_file(); intent_disk = intent;
                 commit_disk[0] = commit[0]; commit_disk[1] = commit[1];
                 life = durable }
     :: atomic {
