@@ -2,6 +2,55 @@
 /*
  * The commit of a group over three disks, the log and a repository, as a model
  * for Spin.
+ *
+ *     Client   settle ── STARTED ── send ... MANIFEST ── finalize ... publish
+ *     Group           cut ─┐        ┌─ pending ─── COMMIT, sync ─┬─ in doubt: ABORT
+ *     Disks                └ flush, ┘ prepare                    └─ flip, acknowledge
+ *     Purger                                        all know: list, then unlink
+ *     Machine  kill | power cut; then seal, open what is there
+ *
+ * Shown: the fate of a transaction is one, for all its disks, the client and the
+ * repository, from the first who is told or acts upon it (all or none, final
+ * verdicts, published only when committed, published if committed); success
+ * rests on what is durable: flushed targets and sources, prepared files, the
+ * record; `unknown` and unions come only of lost logs and rolled-back disks; a
+ * command that has settled leaves nothing pending. The client's label is the
+ * same for all attempts. The third disk may be absent at any opening, and come
+ * back when it likes.
+ *
+ * How it is simplified: a tracking file is one value (tracking_file.pml), its
+ * bits are left out (tracking_write.pml); sealing is one step (log_seal.pml);
+ * the flush of target and source is one step; acknowledgements are not lost. A
+ * transaction of verbs goes the same way, with ABORT made durable before its
+ * failure is told. BY_MARKER: settling looks only for the marker, and a request
+ * dies with its client.
+ *
+ * Bounds: ATTEMPTS are transactions, COMMANDS of the client, CRASHES of daemon or
+ * machine, DEATHS of the client alone, FAILURES of syncs, TROUBLES are a lost log
+ * or a disk rolled back to *frozen*.
+ *
+ *     sound: ATTEMPTS=1 COMMANDS=2 DEATHS=0 FAILURES=0
+ *     sound: ATTEMPTS=1 COMMANDS=2 CRASHES=1
+ *     sound: ATTEMPTS=1 COMMANDS=2 CRASHES=1 DEATHS=0 FAILURES=0 TROUBLES=1
+ *     sound: ATTEMPTS=2 COMMANDS=1 CRASHES=1 DEATHS=0 FAILURES=0
+ *     sound: ATTEMPTS=1 COMMANDS=2 CRASHES=1 FAILURES=0 BY_MARKER=1
+ *     full: ATTEMPTS=1
+ *     full: ATTEMPTS=2 CRASHES=1
+ *     full: ATTEMPTS=1 FAILURES=0 TROUBLES=1
+ *     mistakes: ATTEMPTS=1 COMMANDS=2 CRASHES=1 DEATHS=0 FAILURES=0
+ *     BREAK_ABORT_TOLD_BEFORE_IT_IS_DURABLE: FAILURES=1
+ *     BREAK_ABORT_WITHOUT_A_RECORD: FAILURES=1
+ *     BREAK_BELIEVE_AN_UNSEALED_LOG: CRASHES=2
+ *     BREAK_BELIEVE_THE_PAGE_CACHE: CRASHES=2
+ *     BREAK_COMMIT_BEATS_ABORT: FAILURES=1
+ *     BREAK_COMMIT_SYNC_TRIED_AGAIN: FAILURES=1
+ *     BREAK_COMMIT_WITHOUT_ALL_PREPARED: FAILURES=1
+ *     BREAK_DISCARD_WITHOUT_ASKING_AGAIN: DEATHS=1
+ *     BREAK_FROZEN_ABDICATES: TROUBLES=1
+ *     BREAK_LABEL_PAIRS: ATTEMPTS=2
+ *     BREAK_REPOSITORY_BELIEVES_THE_PAGE_CACHE: DEATHS=1 COMMANDS=3
+ *     BREAK_SETTLE_BY_THE_MARKER_ONLY: DEATHS=1 COMMANDS=3
+ *     BREAK_START_MARKER_AFTER_SENDING: DEATHS=1
  */
 
 #ifndef ATTEMPTS
@@ -255,7 +304,11 @@ inline lose_power() {
 }
 
 /* The logs of dead runs; before anything is answered or opened. */
+#ifdef BREAK_COMMIT_BEATS_ABORT
+#define READ_OUTCOME(id) (commit[id] -> COMMITTED : ABORTED)
+#else
 #define READ_OUTCOME(id) (commit[id] && !abort_[id] -> COMMITTED : ABORTED)
+#endif
 
 inline seal(id) {
     outcome[id] = READ_OUTCOME(id);
@@ -342,7 +395,15 @@ inline flip_settled(i) {
 #ifdef BREAK_LABEL_PAIRS
 #define LOOK_UP(id) (outcome[1] == COMMITTED || told[1] == COMMITTED || outcome[2] == COMMITTED || told[2] == COMMITTED -> COMMITTED : outcome[id])
 #else
+#ifdef BREAK_ALWAYS_RECLAIM
+#define LOOK_UP(id) (told[id] -> told[id] : (outcome[id] -> ABORTED : 0))
+#else
+#ifdef BREAK_ALWAYS_ABDICATE
+#define LOOK_UP(id) (told[id] -> told[id] : (outcome[id] -> COMMITTED : 0))
+#else
 #define LOOK_UP(id) (told[id] -> told[id] : outcome[id])
+#endif
+#endif
 #endif
 
 inline open_disk(i) {

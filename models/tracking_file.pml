@@ -1,7 +1,23 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The tracking file itself: two superblock slots, copied pages, a sector of
- * intents, and poison, as a model for Spin.
+ * The tracking file itself as a model for Spin: two superblock slots, pages that
+ * are copied, the sequence under which intents were cleared, and poison.
+ *
+ *     Tracker  pages ── sync ── superblock ── sync ── told
+ *              poison the other slot ── sync, or unlink ── told
+ *
+ * Shown: recovery finds the newest state that anyone was told of, or a newer
+ * one; never one that was told to be distrusted; and it never fails without a
+ * cause. tracking_write.pml and the others build on this: to them a flip is one
+ * value, old or new.
+ *
+ * How it is simplified: all pages of a state are one frame. What a crash or a
+ * failed sync meets is written, not written, or torn. DECAYS: the newest
+ * superblock turns bad without a crash's help. Tombstones are left out.
+ *
+ *     sound: DECAYS=1
+ *     full: FLIPS=5 CRASHES=3 FAILURES=3
+ *     mistakes: DECAYS=1
  */
 
 #ifndef FLIPS

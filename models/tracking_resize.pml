@@ -1,6 +1,19 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * A tracked disk that grows and shrinks, as a model for Spin.
+ *
+ *     Disk  record ── sync ── truncate ── image synced ── record dropped ── sync
+ *
+ * Shown: what there is of a clean cluster equals the base, through any sequence
+ * of resizes, writes, backups and crashes, shrink-then-grow included; and without
+ * a record the size that is found is the one that is written down.
+ *
+ * How it is simplified: writes set their bit durably at once (their intents are
+ * proved in tracking_write.pml), a backup is one step.
+ *
+ *     sound: CRASHES=3
+ *     full: RESIZES=5 WRITES=3 BACKUPS=3 CRASHES=4
+ *     mistakes: CRASHES=2
  */
 
 #ifndef RESIZES

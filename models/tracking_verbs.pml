@@ -1,6 +1,31 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The verbs of a tracked disk with two bitmaps as a model for Spin.
+ * The verbs of a tracked disk with two bitmaps as a model for Spin: add, remove,
+ * enable, disable, clear, merge, and a job on either bitmap, while a guest
+ * writes and checkpoints run.
+ *
+ *     Verb   fence: in memory ── source flushed ── flip ── sync ── reply
+ *                                                     └ failed: flip back
+ *
+ * Shown: a clean cluster equals what it was when the bitmap began to record (its
+ * *era*: add, clear, enable, or the cut of a job that committed); a bit that was
+ * promised stays, also in a disabled bitmap and in the target of a merge, until
+ * it is cleared; a verb that has been answered has happened, one that was
+ * refused has not.
+ *
+ * How it is simplified: one cluster, one writer; one verb at a time, and no
+ * checkpoint between its step in memory and its flip; commits as in
+ * tracking_write.pml, whose txids are left out: a bitmap's next job waits until
+ * nothing is left of its last one. Only flips of disable and remove fail.
+ *
+ *     sound: CRASHES=1 VERBS=2 WRITES=1
+ *     sound: CRASHES=1 VERBS=1 FAILURES=1
+ *     full: CRASHES=2 FAILURES=1
+ *     mistakes: CRASHES=1 VERBS=1
+ *     BREAK_CHECKPOINT_BETWEEN_VERB_AND_FLUSH: CHECKPOINTS=2
+ *     BREAK_DISABLE_STOPS_BEFORE_IT_IS_DURABLE: FAILURES=1
+ *     BREAK_REMOVE_STOPS_BEFORE_IT_IS_DURABLE: FAILURES=1
+ *     BREAK_TELL_A_FAILURE_THAT_IS_IN_DOUBT: FAILURES=1
  */
 
 #ifndef WRITES

@@ -2,6 +2,47 @@
 /*
  * The write path of a tracked disk as a model for Spin: writes, intents,
  * background checkpoints, and one bitmap that goes through backup jobs.
+ *
+ *     Writer        check ── intent: put, sync ── bits ── data
+ *     Checkpointer  snapshot ── flip ── sync ── CLEARING ── intent cleared
+ *     Job           freeze ── flush ── prepare: flip, sync ── COMMIT, sync
+ *     Machine       kill | power cut; then rewrite, seal, decide
+ *
+ * Shown, at every step and after any crash: a cluster that is clean equals the
+ * base, in the page cache and on the medium (superset); what was told of a
+ * commit is what recovery finds. A job's fence, the intent that clears under a
+ * checkpoint, and which first touches need no intent are what it is about.
+ *
+ * Two rules for a first touch are proved. As it stands: while a job is undecided
+ * only a bit that is durable in its own S helps. With BY_STATES: each state that
+ * a crash could leave is asked for itself; a prepare then sends writes that have
+ * been checked, but have not set their bits, back to the check.
+ *
+ * How it is simplified: one region of two clusters. A superblock with its pages
+ * is one value that a crash leaves old or new (tracking_file.pml shows that it
+ * is); the log is a bit for each txid, sealed in one step (log_seal.pml). Of
+ * several unsynced writes to one place any may have reached the medium. A failed
+ * sync leaves pages that look written and are not. A sync that was asked for is
+ * one step, and who waits for it may run much later. Contents count modulo
+ * three. Not here: verbs, resizes, two bitmaps (tracking_verbs.pml), errors of
+ * COMMIT's sync (group_commit.pml), failing syncs of the image.
+ *
+ * Bounds: WRITERS at once, WRITES, JOBS, CHECKPOINTS, CRASHES, FAILURES of a sync
+ * in all. A power cut after a kill, and a crash in recovery, are two crashes.
+ *
+ *     sound: WRITES=2 CHECKPOINTS=1 FAILURES=0
+ *     sound: WRITES=2 CRASHES=1 JOBS=1
+ *     sound: WRITES=2 CRASHES=1 CHECKPOINTS=1 FAILURES=0 BY_STATES=1
+ *     full: WRITES=3
+ *     mistakes: WRITES=2 CRASHES=1 JOBS=1 CHECKPOINTS=1 FAILURES=0
+ *     BREAK_BELIEVE_AN_UNSEALED_LOG: CRASHES=2
+ *     BREAK_BELIEVE_THE_PAGE_CACHE: CRASHES=2
+ *     BREAK_CLEAR_AFTER_A_FAILED_FLIP: FAILURES=1
+ *     BREAK_FAILED_SYNC_TRIED_AGAIN: FAILURES=1
+ *     BREAK_FIRST_TOUCH_FORGETS_THE_FLIP_IN_FLIGHT: BY_STATES=1
+ *     BREAK_PREPARE_OVER_A_CHECKED_WRITE: BY_STATES=1
+ *     BREAK_SUCCESSOR_NOT_KNOWN_BY_TXID: JOBS=2 CHECKPOINTS=2
+ *     BREAK_SYNC_ERROR_TOLD_TO_ONE_ONLY: FAILURES=1
  */
 
 #ifndef WRITERS
