@@ -21,8 +21,8 @@
  * How it is simplified: a tracking file is one value (tracking_file.pml), its
  * bits are left out (tracking_write.pml); sealing is one step (log_seal.pml);
  * the flush of target and source is one step; acknowledgements are not lost. A
- * transaction of verbs goes the same way, with ABORT made durable before its
- * failure is told. BY_MARKER: settling looks only for the marker, and a request
+ * transaction of verbs goes the same way: ABORT is durable before its bitmaps are
+ * united and its failure is told. BY_MARKER: settling looks only for the marker, and a request
  * dies with its client.
  *
  * Bounds: ATTEMPTS are transactions, COMMANDS of the client, CRASHES of daemon or
@@ -51,6 +51,7 @@
  *     BREAK_REPOSITORY_BELIEVES_THE_PAGE_CACHE: DEATHS=1 COMMANDS=3
  *     BREAK_SETTLE_BY_THE_MARKER_ONLY: DEATHS=1 COMMANDS=3
  *     BREAK_START_MARKER_AFTER_SENDING: DEATHS=1
+ *     BREAK_UNION_WITHOUT_A_RECORD: FAILURES=1
  */
 
 #ifndef ATTEMPTS
@@ -479,6 +480,11 @@ end:
            abort_group()
 #endif
        }
+#ifdef BREAK_UNION_WITHOUT_A_RECORD
+    :: atomic { UP && group == in_doubt && disk[i] == prepared ->
+                reclaim_disk(i, tx); mark_disk[i] = mark[i];
+                disk[i] = settling }
+#endif
     /* Abdicated: the file says so lazily. */
     :: atomic {
            UP && disk[i] == settling && KIND_OF(mark[i]) == PREPARED &&
