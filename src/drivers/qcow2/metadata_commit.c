@@ -435,8 +435,9 @@ void qcow2_commit_dirtied(struct qcow2_image *image)
         image->corrupt) {
         return;
     }
-    if (is_much_dirty(image->l2_slices) ||
-        is_much_dirty(image->refcounts->slices)) {
+    /* After a failure there is time: the next one would come at once. */
+    if (commit->last_result == 0 && (is_much_dirty(image->l2_slices) ||
+                                     is_much_dirty(image->refcounts->slices))) {
         loop_timer_cancel(&commit->timer);
         start_background(commit);
     } else if (commit->timer.loop == NULL) {

@@ -24,7 +24,7 @@
 #define DISK_BYTES   (1 * MIB + 5 * SECTOR)
 #define DISK_SECTORS ((int)(DISK_BYTES / SECTOR))
 #define GUESTS       4
-#define CUTS_MAX     256 /* kept at a time */
+#define CUTS_MAX     64 /* kept at a time */
 
 /* What one sector of the disk has been told to hold, in order; stamp 0 is
  * zeroes. */
@@ -280,7 +280,7 @@ static void co_use_up(struct world *world)
     if (clusters * image->cluster_bytes > 4 * MIB) {
         return;
     }
-    world->moments_a_cut = 2;
+    world->moments_a_cut = 3;
     while (run.host_offset / image->cluster_bytes < clusters - 100) {
         assert_int_equal(co_qcow2_allocate(image, 32, &run), 0);
     }
@@ -357,8 +357,8 @@ static void co_run_seed(struct block_graph *graph,
         if (opened == 0) {
             co_use_up(world);
         }
-        for (int round = 0; round < 4; round++) {
-            co_round(world, 60);
+        for (int round = 0; round < 16; round++) {
+            co_round(world, 16);
             co_check_cuts(world);
         }
         assert_int_equal(co_block_del(graph, "image", NULL), 0);
