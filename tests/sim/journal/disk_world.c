@@ -320,7 +320,11 @@ static void plan_crash(struct world *world)
 {
     uint64_t point = world->options->crash_point;
 
-    if (point == 0 && random_below(&world->random, 5) > 0) {
+    if (point != 0) {
+        if (world->result->counts[WORLD_LIVES] + 1 == world->options->lives) {
+            point = 0;
+        }
+    } else if (random_below(&world->random, 5) > 0) {
         point = random_once_in(&world->random, 4)
                     ? random_between(&world->random, 1, 40)
                     : random_between(&world->random, 1, 600);
