@@ -286,6 +286,11 @@ static void co_live_with_node(struct world *world)
             co_work(world);
         }
         if (!storage_memory_is_dead(memory)) {
+            if (world->options->crash_point == 0 &&
+                random_once_in(&world->random, 2)) {
+                storage_memory_crash_at(memory,
+                                        random_between(&world->random, 1, 14));
+            }
             (void)co_tracker_close(&world->tracker, NULL);
             world_count(world, storage_memory_is_dead(memory)
                                    ? WORLD_CRASHED_IN_CLOSE
@@ -325,8 +330,8 @@ static void plan_crash(struct world *world)
             point = 0;
         }
     } else if (random_below(&world->random, 5) > 0) {
-        point = random_once_in(&world->random, 4)
-                    ? random_between(&world->random, 1, 40)
+        point = random_once_in(&world->random, 3)
+                    ? random_between(&world->random, 1, 20)
                     : random_between(&world->random, 1, 600);
     }
     storage_memory_crash_at(world->memory, point);
