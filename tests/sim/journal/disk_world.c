@@ -339,6 +339,14 @@ static void plan_crash(struct world *world)
                     : random_between(&world->random, 1, 600);
     }
     storage_memory_crash_at(world->memory, point);
+    if (world->options->crash_point == 0 && !world->power_follows &&
+        random_once_in(&world->random, 4)) {
+        bool names = random_once_in(&world->random, 2);
+
+        storage_memory_crash_at_sync(
+            world->memory, names,
+            random_between(&world->random, 1, names ? 6 : 30));
+    }
 }
 
 static void end_life(struct world *world)
