@@ -109,22 +109,28 @@ static void drop_range(struct backup *backup, uint64_t offset, uint64_t bytes)
     backup->total_bytes -= before - block_copy_remaining_bytes(backup->copy);
 }
 
-/* sync=top: drops the clusters that the source's own layer has nothing of. Once
- * the copy is over the source says what guests have made of it since. */
+/* sync=top: drops the clusters that the source's own layer has nothing of; one
+ * of which it has a part is copied. Once the copy is over the source says what
+ * guests have made of it since. */
 static void co_drop_unallocated(struct backup *backup)
 {
     uint64_t end = block_size(backup->source);
     uint64_t offset = 0;
+    uint64_t run = 0; /* from here on nothing is allocated */
     struct block_extent extent;
 
     while (offset < end && !co_job_pause_point(backup->job) &&
            co_block_status(backup->source, offset, end - offset, &extent) ==
                0 &&
            !block_copy_is_over(backup->copy)) {
-        if ((extent.status & BLOCK_STATUS_ALLOCATED) == 0) {
-            drop_range(backup, offset, extent.bytes);
+        if ((extent.status & BLOCK_STATUS_ALLOCATED) != 0) {
+            drop_range(backup, run, offset - run);
+            run = offset + extent.bytes;
         }
         offset += extent.bytes;
+    }
+    if (offset == end && !block_copy_is_over(backup->copy)) {
+        drop_range(backup, run, end - run);
     }
     job_progress_set_total(backup->job, backup->total_bytes);
 }
@@ -307,25 +313,6 @@ static void co_backup_abort(struct job *job)
     co_backup_end(job_opaque(job), false);
 }
 
-/* A job that never reached the instant is cleaned by the transaction that made
- * it, which holds the graph's lock already. */
-static void co_delete_target(struct backup *backup)
-{
-    struct block_graph *graph = block_graph_of(backup->target);
-    g_autofree char *name = g_strdup(block_name(backup->target));
-    g_autoptr(GError) err = NULL;
-
-    if (backup->committed) {
-        co_block_graph_lock(graph);
-    }
-    if (co_block_del(graph, name, &err) < 0) {
-        g_warning("Cannot close backup target '%s': %s", name, err->message);
-    }
-    if (backup->committed) {
-        block_graph_unlock(graph);
-    }
-}
-
 static void co_backup_clean(struct job *job)
 {
     struct backup *backup = job_opaque(job);
@@ -333,12 +320,7 @@ static void co_backup_clean(struct job *job)
     while (backup->queries > 0) {
         co_queue_wait(&backup->query_ended);
     }
-    block_detach(&backup->source_user);
-    block_detach(&backup->target_user);
-    if (backup->owns_target) {
-        co_delete_target(backup);
-    }
-    backup_free(backup);
+    co_backup_release(backup);
 }
 
 const struct job_ops backup_job_ops = {

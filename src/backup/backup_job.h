@@ -51,6 +51,9 @@ struct backup_options {
     /* The target was opened for this job alone (drive-backup): delete the node
      * when the job ends. */
     bool owns_target;
+    /* Put a node of this name above the source, in its place for all who use
+     * it, as long as the job lives. NULL: none. Borrowed. */
+    const char *filter_name;
 
     enum backup_error_policy on_source_error;
     enum backup_error_policy on_target_error;
@@ -61,6 +64,9 @@ struct backup_options {
     unsigned int tasks_max; /* at least 1 */
     uint64_t chunk_bytes;   /* 0: the default; else at least a cluster */
     uint64_t cluster_bytes_min; /* 0, or a power of two */
+    bool compress;              /* the target's driver must be able to */
+    bool discard_source;        /* what has been copied */
+    bool copy_range;            /* let the kernel copy, where it can */
 };
 
 /* A job in state created, holding source and target. */
@@ -68,6 +74,10 @@ int co_backup_prepare(struct job_list *jobs,
                       const struct backup_options *options,
                       struct job **ret_job,
                       GError **err);
+
+/* The nodes that are to be drained for the instant, borrowed until then; the
+ * source is to be fenced in any case. NULL: none. */
+const GPtrArray *backup_nodes_to_drain(const struct job *job);
 
 /* The instant. Source fenced. `bitmap` NULL if !has_bitmap. */
 void backup_commit(struct job *job, struct dirty_bitmap *bitmap);

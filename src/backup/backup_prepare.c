@@ -4,18 +4,21 @@
 #include <inttypes.h>
 
 #include "backup/backup_priv.h"
+#include "backup/filter_drivers.h"
 #include "base/bytes.h"
 #include "base/error.h"
+#include "block/driver.h"
 #include "block/request.h"
 
-void backup_free(struct backup *backup)
+static int check_filter(const struct block_node *node, GError **err)
 {
-    if (backup == NULL) {
-        return;
+    if (!filter_node_is(node)) {
+        return 0;
     }
-    block_copy_free(backup->copy);
-    bitmap_free(backup->successor);
-    g_free(backup);
+    return error_set(err, -EINVAL,
+                     "Node '%s' is the filter of a backup job and goes with "
+                     "it: name node '%s' instead",
+                     block_name(node), block_name(block_child(node, "file")));
 }
 
 static int check_pair(const struct backup_options *options, GError **err)
@@ -23,7 +26,7 @@ static int check_pair(const struct backup_options *options, GError **err)
     uint64_t source_bytes = block_size(options->source);
     uint64_t target_bytes = block_size(options->target);
     const struct block_node *common =
-        block_find_common(options->source, options->target);
+        block_find_written(options->source, options->target);
 
     if (options->source == options->target) {
         return error_set(err, -EINVAL,
@@ -44,7 +47,21 @@ static int check_pair(const struct backup_options *options, GError **err)
                          block_name(options->target), target_bytes,
                          block_name(options->source), source_bytes);
     }
+    if (options->compress &&
+        (block_driver_of(options->target)->write_flags & BLOCK_COMPRESS) == 0) {
+        return error_set(err, -ENOTSUP,
+                         "'compress' needs a target that can be written "
+                         "compressed; '%s', of driver '%s', cannot",
+                         block_name(options->target),
+                         block_driver_of(options->target)->name);
+    }
     return 0;
+}
+
+/* Does what is written to the source show in the target? */
+static bool is_target_over_source(const struct backup_options *options)
+{
+    return block_find_written(options->target, options->source) != NULL;
 }
 
 /* Before the job is made, so that clients hear nothing of one that cannot be:
@@ -56,9 +73,12 @@ static int attach_users(struct backup *backup, const char *id, GError **err)
     backup->source_user = (struct block_user){
         .kind = "job",
         .id = id,
-        .permissions = BLOCK_PERM_READ,
+        .permissions = BLOCK_PERM_READ |
+                       (backup->options.discard_source ? BLOCK_PERM_WRITE : 0U),
         .shared = BLOCK_PERM_READ | BLOCK_PERM_WRITE,
         .pinned = true,
+        /* What is below a snapshot changes, and it minds that itself. */
+        .backing_may_change = true,
     };
     backup->target_user = (struct block_user){
         .kind = "job",
@@ -66,6 +86,7 @@ static int attach_users(struct backup *backup, const char *id, GError **err)
         .permissions = BLOCK_PERM_WRITE,
         .shared = BLOCK_PERM_READ,
         .pinned = true,
+        .backing_may_change = is_target_over_source(&backup->options),
     };
     ret = block_attach(backup->source, &backup->source_user, err);
     if (ret < 0) {
@@ -88,6 +109,14 @@ static uint64_t choose_cluster(const struct backup_options *options)
     return max_u64(cluster, options->cluster_bytes_min);
 }
 
+static bool has_backing(const struct block_node *node)
+{
+    while (node != NULL && block_child(node, "backing") == NULL) {
+        node = block_child(node, "file");
+    }
+    return node != NULL;
+}
+
 static int prepare_copy(struct backup *backup, GError **err)
 {
     const struct backup_options *options = &backup->options;
@@ -102,6 +131,14 @@ static int prepare_copy(struct backup *backup, GError **err)
         .tasks_max = options->tasks_max,
         .save_wait_ns = options->save_wait_ns,
         .guest_pays = options->break_guest_write,
+        .compress = options->compress,
+        /* Nothing lies below a full copy, unless it does already. */
+        .target_is_layer =
+            options->sync != BACKUP_SYNC_FULL || has_backing(options->target),
+        .is_read = is_target_over_source(options),
+        .target_over_source = is_target_over_source(options),
+        .discard_source = options->discard_source,
+        .copy_range = options->copy_range && !options->compress,
     };
 
     if (copy_options.chunk_bytes == 0) {
@@ -151,6 +188,57 @@ static struct backup *backup_new(const struct backup_options *options)
     return backup;
 }
 
+/* Puts the filter above the source, for later. */
+static int co_add_filter(struct backup *backup, const char *id, GError **err)
+{
+    g_autoptr(json_value) options =
+        filter_node_options(backup->options.filter_name, backup->source);
+    int ret = co_block_add(block_graph_of(backup->source), options, true,
+                           &backup->filter_node, err);
+
+    if (ret < 0) {
+        g_prefix_error(err, "Cannot add the job's filter: ");
+        return ret;
+    }
+    ret = block_replacement_prepare(backup->source, backup->filter_node,
+                                    BLOCK_REPLACE_BY_FILTER,
+                                    &backup->replacement, err);
+    if (ret < 0) {
+        return ret;
+    }
+    backup->filter_user = (struct block_user){
+        .kind = "job",
+        .id = id,
+        .shared = BLOCK_PERM_ALL,
+        .on_replace = BLOCK_USER_STAYS,
+    };
+    return block_attach(backup->filter_node, &backup->filter_user, err);
+}
+
+/* What others read of the target counts from before the instant on. */
+static void co_watch_target(struct backup *backup)
+{
+    struct loop *main = loop_current();
+
+    co_move(block_home(backup->target));
+    block_watch_reads(backup->target);
+    co_move(main);
+    backup->watches_target = true;
+}
+
+static int co_prepare_nodes(struct backup *backup, const char *id, GError **err)
+{
+    int ret = attach_users(backup, id, err);
+
+    if (ret == 0 && backup->options.filter_name != NULL) {
+        ret = co_add_filter(backup, id, err);
+    }
+    if (ret == 0 && is_target_over_source(&backup->options)) {
+        co_watch_target(backup);
+    }
+    return ret;
+}
+
 int co_backup_prepare(struct job_list *jobs,
                       const struct backup_options *options,
                       struct job **ret_job,
@@ -159,37 +247,47 @@ int co_backup_prepare(struct job_list *jobs,
     struct backup *backup;
     int ret = check_pair(options, err);
 
-    if (ret < 0) {
-        return ret;
+    if (ret == 0) {
+        ret = check_filter(options->source, err);
     }
-    ret = co_block_join(options->source, options->target, err);
+    if (ret == 0) {
+        ret = check_filter(options->target, err);
+    }
+    if (ret == 0) {
+        ret = co_block_join(options->source, options->target, err);
+    }
     if (ret < 0) {
         return ret;
     }
     backup = backup_new(options);
     ret = prepare_memory(backup, err);
-    if (ret < 0) {
-        backup_free(backup);
-        return ret;
+    if (ret == 0) {
+        ret = co_prepare_nodes(backup, options->job.id, err);
     }
-    ret = attach_users(backup, options->job.id, err);
-    if (ret < 0) {
-        backup_free(backup);
-        return ret;
+    if (ret == 0) {
+        backup->job = job_new(jobs, &backup_job_ops, &options->job,
+                              block_home(backup->source), backup, err);
+        ret = backup->job == NULL ? -EINVAL : 0;
     }
-    backup->job = job_new(jobs, &backup_job_ops, &options->job,
-                          block_home(backup->source), backup, err);
-    if (backup->job == NULL) {
-        block_detach(&backup->source_user);
-        block_detach(&backup->target_user);
-        backup_free(backup);
-        return -EINVAL;
+    if (ret < 0) {
+        co_backup_release(backup);
+        return ret;
     }
     backup->source_user.id = job_id(backup->job);
     backup->target_user.id = job_id(backup->job);
+    backup->filter_user.id = job_id(backup->job);
     backup->owns_target = options->owns_target;
     *ret_job = backup->job;
     return 0;
+}
+
+const GPtrArray *backup_nodes_to_drain(const struct job *job)
+{
+    const struct backup *backup = job_opaque(job);
+
+    return backup->replacement == NULL
+               ? NULL
+               : block_replacement_nodes(backup->replacement);
 }
 
 void backup_commit(struct job *job, struct dirty_bitmap *bitmap)
@@ -211,5 +309,8 @@ void backup_commit(struct job *job, struct dirty_bitmap *bitmap)
     backup->total_bytes = block_copy_remaining_bytes(backup->copy);
     job_progress_set_total(job, backup->total_bytes);
     copy_before_write_install(&backup->filter, backup->source);
+    if (backup->replacement != NULL) {
+        block_replacement_commit(g_steal_pointer(&backup->replacement));
+    }
     backup->committed = true;
 }

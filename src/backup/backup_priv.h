@@ -6,6 +6,7 @@
 #include "backup/backup_job.h"
 #include "backup/block_copy.h"
 #include "backup/copy_before_write.h"
+#include "block/replace.h"
 #include "loop/co_lock.h"
 
 struct backup {
@@ -16,7 +17,12 @@ struct backup {
     struct block_user target_user;
     struct backup_options options; /* of the request; job.id is not valid */
     bool owns_target;
-    bool committed; /* the instant has been */
+    struct block_node *filter_node; /* above the source; NULL: none */
+    struct block_user filter_user;
+    struct block_replacement
+        *replacement;    /* by the filter; until the instant */
+    bool watches_target; /* its reads */
+    bool committed;      /* the instant has been */
 
     struct block_copy *copy;
     struct copy_before_write filter;
@@ -39,7 +45,8 @@ bool backup_on_failed(void *opaque,
                       int error,
                       bool foreground);
 
-/* NULL is fine; nothing of it may run or be attached. */
-void backup_free(struct backup *backup);
+/* Undoes all that prepare has done with nodes, and frees it. In a coroutine of
+ * the main thread; with the graph's lock held if it is not committed. */
+void co_backup_release(struct backup *backup);
 
 #endif

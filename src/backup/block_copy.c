@@ -34,8 +34,10 @@ struct block_copy *block_copy_new(struct block_node *source,
     copy->events = *events;
     copy->retry_from = UINT64_MAX;
     range_lock_init(&copy->reading);
+    list_init(&copy->discarding);
     list_init(&copy->spare);
     co_queue_init(&copy->changed);
+    copy->no_copy_range = !options->copy_range;
     copy->remaining = bitmap_new(copy->size_bytes, options->cluster_bytes, err);
     if (copy->remaining == NULL) {
         return NULL;
@@ -142,6 +144,9 @@ static void set_error(struct block_copy *copy,
         copy->error = error;
         copy->error_side = side;
         copy->error_offset = offset;
+        if (copy->options.target_over_source) {
+            block_set_read_error(copy->target, -EIO);
+        }
     }
     co_queue_wake_all(&copy->changed);
 }
@@ -195,6 +200,7 @@ static struct copy_task *task_take(struct block_copy *copy, size_t need)
     }
     task = g_new0(struct copy_task, 1);
     list_init(&task->link);
+    list_init(&task->discard_link);
     task->copy = copy;
     task->buffer = need > 0 ? g_aligned_alloc(1, need, 4096) : NULL;
     task->buffer_bytes = need;
@@ -218,6 +224,9 @@ struct copy_task *copy_task_begin(struct block_copy *copy,
     task->holds = false;
     bitmap_clear(copy->remaining, offset, bytes);
     copy->tasks++;
+    if (copy->options.is_inner) {
+        block_background_begin(copy->target);
+    }
     if (foreground) {
         copy->saved_bytes += bytes;
     } else if (!is_zero) {
@@ -241,6 +250,9 @@ static void task_end(struct copy_task *task, int result)
     struct block_copy *copy = task->copy;
 
     copy->tasks--;
+    if (copy->options.is_inner) {
+        block_background_end(copy->target);
+    }
     if (task->foreground) {
         copy->saved_bytes -= task->bytes;
     } else if (!task->is_zero) {
@@ -278,14 +290,28 @@ static int co_read(struct copy_task *task)
     return co_block_preadv(copy->source, task->offset, task->bytes, &iov, 1);
 }
 
+/* Is the range held until it is on the target? */
+static bool is_kept(const struct copy_task *task)
+{
+    const struct block_copy_options *options = &task->copy->options;
+
+    return options->is_read ||
+           (task->foreground ? options->guest_pays : options->discard_source);
+}
+
+static void co_task_hold(struct copy_task *task)
+{
+    co_range_lock(&task->copy->reading, &task->hold, task->offset, task->bytes);
+    task->holds = true;
+}
+
 int co_copy_task_read(struct copy_task *task)
 {
     struct block_copy *copy = task->copy;
     uint64_t offset = task->offset;
     int ret;
 
-    co_range_lock(&copy->reading, &task->hold, offset, task->bytes);
-    task->holds = true;
+    co_task_hold(task);
     ret = co_read(task);
     if (ret < 0) {
         if (!task->foreground) {
@@ -300,7 +326,7 @@ int co_copy_task_read(struct copy_task *task)
     }
     if (ret < 0) {
         task_end(task, ret);
-    } else if (!task->foreground || !copy->options.guest_pays) {
+    } else if (!is_kept(task)) {
         task_let_go(task);
         co_queue_wake_all(&copy->changed); /* guests wait for the range */
     }
@@ -312,22 +338,65 @@ static bool is_all_zero(const uint8_t *buffer, size_t bytes)
     return buffer[0] == 0 && memcmp(buffer, buffer + 1, bytes - 1) == 0;
 }
 
+static int co_target_status(const struct block_copy *copy,
+                            uint64_t offset,
+                            uint64_t bytes,
+                            struct block_extent *ret)
+{
+    return copy->options.is_inner
+               ? co_block_child_status(copy->target, offset, bytes, ret)
+               : co_block_status(copy->target, offset, bytes, ret);
+}
+
+static int co_target_zero(const struct block_copy *copy,
+                          uint64_t offset,
+                          uint64_t bytes)
+{
+    return copy->options.is_inner
+               ? co_block_child_write_zeroes(copy->target, offset, bytes,
+                                             BLOCK_MAY_UNMAP)
+               : co_block_write_zeroes(copy->target, offset, bytes,
+                                       BLOCK_MAY_UNMAP);
+}
+
+/* Writes a part of the task's buffer. */
+static int co_target_write(const struct copy_task *task,
+                           uint64_t start,
+                           uint64_t bytes)
+{
+    struct block_node *target = task->copy->target;
+    const struct iovec iov = { task->buffer + start, bytes };
+    uint64_t offset = task->offset + start;
+    unsigned int flags = BLOCK_FLUSHED_SOON |
+                         (task->copy->options.compress ? BLOCK_COMPRESS : 0U);
+
+    return task->copy->options.is_inner
+               ? co_block_child_pwritev(target, offset, bytes, &iov, 1, flags)
+               : co_block_pwritev(target, offset, bytes, &iov, 1, flags);
+}
+
 /* Makes a range of the target read as zeroes. What does so already is left
- * alone: a new target stays sparse, whatever it thinks of unmapping. */
-static int co_zero_target(struct block_node *target,
+ * alone: a new target stays sparse, whatever it thinks of unmapping. Except for
+ * what does so only because of what is, or will be, below it. */
+static int co_zero_target(const struct block_copy *copy,
                           uint64_t offset,
                           uint64_t end)
 {
+    unsigned int enough =
+        BLOCK_STATUS_ZERO |
+        (copy->options.target_over_source || copy->options.target_is_layer
+             ? BLOCK_STATUS_ALLOCATED
+             : 0U);
+
     while (offset < end) {
         struct block_extent extent;
-        int ret = co_block_status(target, offset, end - offset, &extent);
+        int ret = co_target_status(copy, offset, end - offset, &extent);
 
         if (ret < 0) {
             extent = (struct block_extent){ .bytes = end - offset };
         }
-        if ((extent.status & BLOCK_STATUS_ZERO) == 0) {
-            ret = co_block_write_zeroes(target, offset, extent.bytes,
-                                        BLOCK_MAY_UNMAP);
+        if ((extent.status & enough) != enough) {
+            ret = co_target_zero(copy, offset, extent.bytes);
             if (ret < 0) {
                 return ret;
             }
@@ -337,15 +406,73 @@ static int co_zero_target(struct block_node *target,
     return 0;
 }
 
+/* How far the clusters from `start` on are all zeroes, or all are not. A target
+ * without clusters of its own gains nothing by being written in pieces. */
+static uint64_t same_kind(const struct copy_task *task,
+                          uint64_t start,
+                          bool *ret_is_zero)
+{
+    const struct block_copy *copy = task->copy;
+    uint64_t piece = block_limits(copy->target)->cluster_bytes == 0
+                         ? task->bytes
+                         : copy->options.cluster_bytes;
+    uint64_t end = min_u64(start + piece, task->bytes);
+
+    *ret_is_zero = is_all_zero(task->buffer + start, end - start);
+    while (end < task->bytes) {
+        uint64_t next = min_u64(end + piece, task->bytes);
+
+        if (is_all_zero(task->buffer + end, next - end) != *ret_is_zero) {
+            break;
+        }
+        end = next;
+    }
+    return end - start;
+}
+
 static int co_write(struct copy_task *task)
 {
-    struct block_node *target = task->copy->target;
+    int ret = 0;
 
-    if (task->is_zero || is_all_zero(task->buffer, task->bytes)) {
-        return co_zero_target(target, task->offset, task->offset + task->bytes);
+    if (task->is_zero) {
+        return co_zero_target(task->copy, task->offset,
+                              task->offset + task->bytes);
     }
-    return co_block_pwrite(target, task->offset, task->bytes, task->buffer,
-                           BLOCK_FLUSHED_SOON);
+    for (uint64_t done = 0; ret == 0 && done < task->bytes;) {
+        bool is_zero;
+        uint64_t bytes = same_kind(task, done, &is_zero);
+        uint64_t offset = task->offset + done;
+
+        ret = is_zero ? co_zero_target(task->copy, offset, offset + bytes)
+                      : co_target_write(task, done, bytes);
+        done += bytes;
+    }
+    return ret;
+}
+
+/* The range is held, and what writes to it waits: not this. */
+static void co_discard_source(struct copy_task *task)
+{
+    struct block_copy *copy = task->copy;
+
+    task->discarder = co_self();
+    list_append(&copy->discarding, &task->discard_link);
+    /* A hint, which may fail. */
+    (void)co_block_discard(copy->source, task->offset, task->bytes);
+    list_remove(&task->discard_link);
+}
+
+/* Whose range is on the target. */
+static void co_settle_task(struct copy_task *task)
+{
+    struct block_copy *copy = task->copy;
+
+    if (copy->options.target_over_source) {
+        co_block_wait_for_reads(copy->target);
+    }
+    if (copy->options.discard_source && !task->foreground && task->holds) {
+        co_discard_source(task);
+    }
 }
 
 void co_copy_task_write(void *opaque)
@@ -371,14 +498,59 @@ void co_copy_task_write(void *opaque)
             break;
         }
     }
+    if (ret == 0) {
+        co_settle_task(task);
+    }
     task_end(task, ret);
+}
+
+/* The kernel copies, if it can. The range is held, so the source does not change
+ * under it. */
+static int co_copy_range(struct copy_task *task)
+{
+    struct block_copy *copy = task->copy;
+    uint64_t file_offset;
+    int fd;
+    int ret = block_try_map(copy->source, task->offset, task->bytes, &fd,
+                            &file_offset);
+
+    if (ret == 0) {
+        ret = co_block_pwrite_from_file(copy->target, task->offset, task->bytes,
+                                        fd, file_offset);
+    }
+    if (ret == 0 && block_copy_is_over(copy)) {
+        ret = -ECANCELED; /* as what was read then */
+    }
+    return ret;
+}
+
+/* Returns whether it has been done, and the task has ended. */
+static bool co_try_copy_range(struct copy_task *task)
+{
+    if (task->copy->no_copy_range) {
+        return false;
+    }
+    co_task_hold(task);
+    if (co_copy_range(task) < 0) {
+        task->copy->no_copy_range = true;
+        task_let_go(task);
+        return false;
+    }
+    co_settle_task(task);
+    task_end(task, 0);
+    return true;
 }
 
 void co_copy_task_transfer(void *opaque)
 {
     struct copy_task *task = opaque;
 
-    if (task->is_zero || co_copy_task_read(task) == 0) {
+    if (task->is_zero) {
+        if (is_kept(task)) {
+            co_task_hold(task);
+        }
+        co_copy_task_write(task);
+    } else if (!co_try_copy_range(task) && co_copy_task_read(task) == 0) {
         co_copy_task_write(task);
     }
 }

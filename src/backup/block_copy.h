@@ -60,6 +60,25 @@ struct block_copy_options {
     /* A guest's write waits for the target, and fails when saving does; the
      * copy goes on. Otherwise the copy fails. */
     bool guest_pays;
+    bool compress; /* data is stored compressed */
+    /* The target becomes, or is, a layer over older content: zeroes are written
+     * to it where it holds nothing, though it reads as zeroes there now. */
+    bool target_is_layer;
+    /* A guest's write waits for the target, since others read the copy while it
+     * is made. If that takes too long the copy still fails, not the guest. */
+    bool is_read;
+    /* The target lies above the source: is_read, and what reads the target is
+     * waited for before the source changes below it; zeroes are written even
+     * where the source has some. If the copy fails, reads of the target do. */
+    bool target_over_source;
+    /* The target is written to as a part of the guest's write, which has passed
+     * its gate: the two are children of one node. There is no background. */
+    bool is_inner;
+    /* What the background has copied is discarded from the source. */
+    bool discard_source;
+    /* The background lets the kernel copy from file to file, as long as that
+     * works. */
+    bool copy_range;
 };
 
 enum block_copy_side {
@@ -109,7 +128,8 @@ bool block_copy_is_done(const struct block_copy *copy);
 bool block_copy_is_held(const struct block_copy *copy);
 void block_copy_go_on(struct block_copy *copy);
 
-/* Foreground: is there nothing to save in this range, now? Never waits. */
+/* Foreground: is there nothing to save in this range, now? Never waits. True for
+ * what the copy itself does to the source. */
 bool block_copy_is_saved(const struct block_copy *copy,
                          uint64_t offset,
                          uint64_t bytes);

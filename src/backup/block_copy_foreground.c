@@ -23,13 +23,24 @@ static void cover(const struct block_copy *copy,
     *ret_end = min_u64(round_up(offset + bytes, cluster), copy->size_bytes);
 }
 
+static bool is_own_discard(const struct block_copy *copy)
+{
+    LIST_FOREACH(link, &copy->discarding) {
+        if (LIST_ENTRY(link, struct copy_task, discard_link)->discarder ==
+            co_self()) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool block_copy_is_saved(const struct block_copy *copy,
                          uint64_t offset,
                          uint64_t bytes)
 {
     uint64_t start, end;
 
-    if (block_copy_is_over(copy)) {
+    if (block_copy_is_over(copy) || is_own_discard(copy)) {
         return true;
     }
     cover(copy, offset, bytes, &start, &end);
@@ -129,10 +140,20 @@ static int co_save_run(struct block_copy *copy, uint64_t offset, uint64_t bytes)
     return 0;
 }
 
+/* Is a range held by others until it is on the target? Else only while it is
+ * read, from the guest's own disk. */
+static bool waits_for_target(const struct block_copy *copy)
+{
+    const struct block_copy_options *options = &copy->options;
+
+    return options->guest_pays || options->is_read || options->discard_source ||
+           options->copy_range;
+}
+
 int co_block_copy_save(struct block_copy *copy, uint64_t offset, uint64_t bytes)
 {
     uint64_t deadline_ns =
-        copy->options.guest_pays ? deadline_from_now(copy) : UINT64_MAX;
+        waits_for_target(copy) ? deadline_from_now(copy) : UINT64_MAX;
     uint64_t start, end, run_offset, run_bytes;
 
     cover(copy, offset, bytes, &start, &end);
@@ -150,9 +171,13 @@ int co_block_copy_save(struct block_copy *copy, uint64_t offset, uint64_t bytes)
         /* Others are reading it; they may fail, so look again after. Not with
          * a hold of our own: another guest that waits would take it for a read,
          * and each would wait for the other over and over. */
-        if (!co_queue_wait_until(&copy->changed, deadline_ns)) {
+        if (co_queue_wait_until(&copy->changed, deadline_ns)) {
+            continue;
+        }
+        if (copy->options.guest_pays) {
             return -ETIMEDOUT;
         }
+        block_copy_break(copy, BLOCK_COPY_TARGET, start, -ETIMEDOUT);
     }
     return 0;
 }

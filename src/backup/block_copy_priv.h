@@ -18,7 +18,8 @@ struct block_copy {
     /* Source ranges being read, and those saved by a guest that pays until they
      * are on the target: a guest's write to them has to wait. */
     struct range_lock reading;
-    struct list spare; /* idle tasks with their buffers */
+    struct list discarding; /* copy_task.discard_link: those that do */
+    struct list spare;      /* idle tasks with their buffers */
     size_t spare_count;
     unsigned int tasks;       /* all transfers under way */
     uint64_t in_flight_bytes; /* memory of background transfers */
@@ -36,6 +37,7 @@ struct block_copy {
     int error; /* the first one */
     enum block_copy_side error_side;
     uint64_t error_offset;
+    bool no_copy_range; /* it has failed once */
 };
 
 /* One transfer. From a pool; its buffer stays with it. */
@@ -45,8 +47,10 @@ struct copy_task {
     uint64_t offset;
     uint64_t bytes;
     bool foreground;
-    bool is_zero;           /* known without reading */
-    struct range_hold hold; /* block_copy.reading */
+    bool is_zero; /* known without reading */
+    struct list discard_link;
+    const struct coroutine *discarder; /* while it discards from the source */
+    struct range_hold hold;            /* block_copy.reading */
     bool holds;
     uint8_t *buffer;
     size_t buffer_bytes;

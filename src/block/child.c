@@ -130,9 +130,11 @@ int block_edge_add(struct block_node *node,
     edge->user = (struct block_user){
         .kind = "node",
         .id = node->name,
-        .permissions = BLOCK_PERM_READ,
-        .shared = BLOCK_PERM_ALL,
+        .permissions =
+            BLOCK_PERM_READ | (role->written ? BLOCK_PERM_WRITE : 0U),
+        .shared = role->written ? BLOCK_PERM_READ : BLOCK_PERM_ALL,
         .on_replace = BLOCK_USER_MOVES,
+        .backing_may_change = role->written,
     };
     list_init(&edge->link);
     ret = block_attach(child, &edge->user, err);
@@ -322,6 +324,31 @@ void co_block_edges_release(struct block_node *node)
     node->edges = NULL;
 }
 
+/* Does a write to the parent get to the child? */
+static bool passes_writes(const struct block_edge *edge)
+{
+    return !edge->role->read_only;
+}
+
+/* Marks in the node's own path where its writes can get to. */
+static void mark_written(struct block_node *node)
+{
+    g_free(node->path_written);
+    node->path_written = g_new0(bool, node->path_count);
+    node->path_written[0] = true;
+    for (size_t i = 0; i < node->edge_count; i++) {
+        const struct block_edge *edge = &node->edges[i];
+        const struct block_node *child = edge->user.node;
+
+        for (size_t k = 0; passes_writes(edge) && k < child->path_count; k++) {
+            for (size_t m = 0; child->path_written[k] && m < node->path_count;
+                 m++) {
+                node->path_written[m] |= node->path[m] == child->path[k];
+            }
+        }
+    }
+}
+
 static gint deeper_first(gconstpointer a, gconstpointer b)
 {
     const struct block_node *const *left = a;
@@ -350,4 +377,5 @@ void block_path_build(struct block_node *node)
     g_free(node->path);
     node->path_count = path->len;
     node->path = (struct block_node **)(void *)g_ptr_array_free(path, FALSE);
+    mark_written(node);
 }

@@ -21,6 +21,9 @@ struct block_child_role {
      * opened for it is read-only unless its own options say otherwise; that it
      * is does not make the parent read-only. */
     bool read_only;
+    /* Written to by the parent of its own accord, whatever is done to the
+     * parent (the target of copy-before-write): nobody else may. */
+    bool written;
     /* Who writes to the parent makes it resize this child (a format's "file"). */
     bool grows;
 };
@@ -80,6 +83,12 @@ struct block_driver {
                       const struct iovec *iov,
                       int iov_count,
                       unsigned int flags);
+    /* See co_block_pwrite_from_file(). NULL: -ENOTSUP. */
+    int (*co_pwrite_from_file)(struct block_node *node,
+                               uint64_t offset,
+                               uint64_t bytes,
+                               int fd,
+                               uint64_t file_offset);
     /* -ENOTSUP (or NULL): the block layer writes zeroes from a buffer. */
     int (*co_write_zeroes)(struct block_node *node,
                            uint64_t offset,
@@ -168,6 +177,11 @@ int co_block_child_pwritev(struct block_node *node,
                            const struct iovec *iov,
                            int iov_count,
                            unsigned int flags);
+int co_block_child_pwrite_from_file(struct block_node *node,
+                                    uint64_t offset,
+                                    uint64_t bytes,
+                                    int fd,
+                                    uint64_t file_offset);
 int co_block_child_write_zeroes(struct block_node *node,
                                 uint64_t offset,
                                 uint64_t bytes,
@@ -176,6 +190,16 @@ int co_block_child_discard(struct block_node *node,
                            uint64_t offset,
                            uint64_t bytes);
 int co_block_child_flush(struct block_node *node);
+
+/* For copy-before-write into a node that lies above the source, home thread. Who
+ * has been told of reads (counted) waits for those that have begun, before what
+ * lies below is changed. Watch before the first of them can matter. */
+void block_watch_reads(struct block_node *node);
+void block_unwatch_reads(struct block_node *node);
+void co_block_wait_for_reads(struct block_node *node);
+/* What lies below has been changed all the same: from now on all reads of the
+ * node fail so. */
+void block_set_read_error(struct block_node *node, int error);
 int co_block_child_status(struct block_node *node,
                           uint64_t offset,
                           uint64_t bytes,

@@ -20,7 +20,8 @@
 struct held_request {
     struct list link;
     struct coroutine *coroutine;
-    struct block_node **node; /* where it is about to enter */
+    struct block_node **node; /* where it is about to enter ... */
+    enum block_lane lane;     /* ... and as what */
 };
 
 void block_gate_init(struct block_gate *gate)
@@ -46,19 +47,29 @@ static void lane_wake_first(struct block_gate_lane *lane)
     co_wake(first->coroutine);
 }
 
-/* Waits until the lane is open and it is our turn. Returns whether it had to
- * wait; `*node` may be another one then. `had_turn`: this request was held
- * before and need not queue again. */
-static bool co_lane_pass(struct block_gate_lane *lane,
-                         bool had_turn,
-                         struct block_node **node)
-{
-    struct held_request self = { .coroutine = co_self(), .node = node };
+/* A request on its way in. */
+struct entering {
+    struct block_node *node; /* may become another one while it is held */
+    enum block_lane lane;
+    bool had_turn; /* was held before and need not queue again */
+};
 
-    if (lane->closed == 0 && (had_turn || list_is_empty(&lane->held))) {
+/* Waits until the gate's lane is open and it is our turn. Returns whether it had
+ * to wait. */
+static bool co_lane_pass(struct entering *entering,
+                         struct block_gate *gate,
+                         enum block_lane where)
+{
+    struct block_gate_lane *lane = &gate->lanes[where];
+    struct held_request self = { .coroutine = co_self(),
+                                 .node = &entering->node,
+                                 .lane = entering->lane };
+
+    if (lane->closed == 0 &&
+        (entering->had_turn || list_is_empty(&lane->held))) {
         return false;
     }
-    if (had_turn) {
+    if (entering->had_turn) {
         list_prepend(&lane->held, &self.link);
     } else {
         list_append(&lane->held, &self.link);
@@ -69,42 +80,41 @@ static bool co_lane_pass(struct block_gate_lane *lane,
     } while (lane->closed > 0);
     list_remove(&self.link);
     lane_wake_first(lane);
+    entering->had_turn = true;
     return true;
 }
 
 /* The node's own gate first: while that is closed nothing else of the node is
  * looked at, which the main thread may be changing. */
+static bool co_gates_pass(struct entering *entering)
+{
+    if (co_lane_pass(entering, &entering->node->gate, entering->lane)) {
+        return false;
+    }
+    for (size_t i = 1; i < entering->node->path_count; i++) {
+        const struct block_node *node = entering->node;
+
+        if (co_lane_pass(entering, &node->path[i]->gate,
+                         block_path_lane(node, i, entering->lane))) {
+            return false;
+        }
+    }
+    return true;
+}
+
 struct block_node *co_block_gate_enter(struct block_node *node,
                                        enum block_lane lane)
 {
-    bool had_turn = false;
-    bool waited;
+    struct entering entering = { .node = node, .lane = lane };
 
-    do {
-        waited = co_lane_pass(&node->gate.lanes[lane], had_turn, &node);
-        for (size_t i = 1; !waited && i < node->path_count; i++) {
-            waited =
-                co_lane_pass(&node->path[i]->gate.lanes[lane], had_turn, &node);
-        }
-        had_turn |= waited;
-    } while (waited);
+    while (!co_gates_pass(&entering)) {
+        /* Until all were found open at once. */
+    }
+    node = entering.node;
     for (size_t i = 0; i < node->path_count; i++) {
-        node->path[i]->gate.lanes[lane].under_way++;
+        node->path[i]->gate.lanes[block_path_lane(node, i, lane)].under_way++;
     }
     return node;
-}
-
-static void lane_retarget(struct block_gate_lane *lane,
-                          const struct block_node *from,
-                          struct block_node *to)
-{
-    LIST_FOREACH(link, &lane->held) {
-        struct held_request *held = LIST_ENTRY(link, struct held_request, link);
-
-        if (*held->node == from) {
-            *held->node = to;
-        }
-    }
 }
 
 /* Requests that wait to enter a node which another has taken the place of. */
@@ -112,12 +122,17 @@ static void carry_out_retarget(struct block_node *node)
 {
     struct block_node *to = g_steal_pointer(&node->retarget);
 
-    for (size_t i = 0; to != NULL && i < node->path_count; i++) {
-        struct block_gate *gate = &node->path[i]->gate;
+    for (size_t i = 0; to != NULL && i < node->path_count * BLOCK_LANES; i++) {
+        struct block_gate *gate = &node->path[i / BLOCK_LANES]->gate;
 
-        lane_retarget(&gate->lanes[BLOCK_LANE_WRITE], node, to);
-        if (node->retarget_all) {
-            lane_retarget(&gate->lanes[BLOCK_LANE_OTHER], node, to);
+        LIST_FOREACH(link, &gate->lanes[i % BLOCK_LANES].held) {
+            struct held_request *held =
+                LIST_ENTRY(link, struct held_request, link);
+
+            if (*held->node == node &&
+                (node->retarget_all || held->lane == BLOCK_LANE_WRITE)) {
+                *held->node = to;
+            }
         }
     }
 }
@@ -136,7 +151,7 @@ static void gate_count_out(struct block_gate *gate, enum block_lane lane)
 void block_gate_leave(struct block_node *node, enum block_lane lane)
 {
     for (size_t i = 0; i < node->path_count; i++) {
-        gate_count_out(&node->path[i]->gate, lane);
+        gate_count_out(&node->path[i]->gate, block_path_lane(node, i, lane));
     }
 }
 

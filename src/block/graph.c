@@ -99,15 +99,31 @@ void block_graph_unlock(struct block_graph *graph)
     co_mutex_unlock(&graph->lock);
 }
 
+void block_graph_add_drivers(struct block_graph *graph,
+                             const struct block_driver *const *drivers)
+{
+    graph->more_drivers = drivers;
+}
+
+static const struct block_driver *find_driver(
+    const struct block_driver *const *drivers,
+    const char *name)
+{
+    while (drivers != NULL && *drivers != NULL) {
+        if (strcmp((*drivers)->name, name) == 0) {
+            return *drivers;
+        }
+        drivers++;
+    }
+    return NULL;
+}
+
 const struct block_driver *block_driver_find(const struct block_graph *graph,
                                              const char *name)
 {
-    for (size_t i = 0; graph->drivers[i] != NULL; i++) {
-        if (strcmp(graph->drivers[i]->name, name) == 0) {
-            return graph->drivers[i];
-        }
-    }
-    return NULL;
+    const struct block_driver *driver = find_driver(graph->drivers, name);
+
+    return driver != NULL ? driver : find_driver(graph->more_drivers, name);
 }
 
 bool block_name_is_legal(const char *name)
@@ -197,6 +213,7 @@ static void node_free(struct block_node *node)
 {
     list_remove(&node->link);
     g_free(node->path);
+    g_free(node->path_written);
     g_free(node->filename);
     g_free(node->name);
     g_free(node);
@@ -224,6 +241,7 @@ static struct block_node *node_new(struct block_graph *graph,
     co_queue_init(&node->visits);
     block_gate_init(&node->gate);
     range_lock_init(&node->ranges);
+    co_queue_init(&node->readers.ended);
     list_prepend(&graph->nodes, &node->link);
     return node;
 }

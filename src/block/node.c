@@ -81,14 +81,24 @@ bool block_is_top(const struct block_node *node)
     return list_is_empty(&node->parents);
 }
 
-const struct block_node *block_find_common(const struct block_node *a,
-                                           const struct block_node *b)
+bool block_lies_on(const struct block_node *node,
+                   const struct block_node *below)
 {
-    for (size_t i = 0; i < a->path_count; i++) {
-        for (size_t k = 0; k < b->path_count; k++) {
-            if (a->path[i] == b->path[k] && !a->path[i]->read_only) {
-                return a->path[i];
-            }
+    for (size_t i = 0; i < node->path_count; i++) {
+        if (node->path[i] == below) {
+            return true;
+        }
+    }
+    return false;
+}
+
+const struct block_node *block_find_written(const struct block_node *node,
+                                            const struct block_node *by)
+{
+    for (size_t i = 0; i < by->path_count; i++) {
+        if (by->path_written[i] && !by->path[i]->read_only &&
+            block_lies_on(node, by->path[i])) {
+            return by->path[i];
         }
     }
     return NULL;
@@ -113,6 +123,11 @@ void block_set_state(struct block_node *node, void *state)
 void *block_state(const struct block_node *node)
 {
     return node->state;
+}
+
+void block_set_read_error(struct block_node *node, int error)
+{
+    node->read_error = error;
 }
 
 void block_set_read_only(struct block_node *node)

@@ -32,6 +32,9 @@ struct block_node;
  * in turn. `drivers` is a NULL-terminated table, borrowed. */
 struct block_graph *block_graph_new(struct loop *main,
                                     const struct block_driver *const *drivers);
+/* One more table, of drivers that build on what is above this room. */
+void block_graph_add_drivers(struct block_graph *graph,
+                             const struct block_driver *const *drivers);
 /* Every node must be gone. */
 void block_graph_free(struct block_graph *graph);
 
@@ -110,10 +113,13 @@ bool block_is_named_by_user(const struct block_node *node);
 /* No other node uses it as a child. */
 bool block_is_top(const struct block_node *node);
 
-/* A writable node that both are, or lie on: what is written to one may change
- * the other. NULL: none. */
-const struct block_node *block_find_common(const struct block_node *a,
-                                           const struct block_node *b);
+/* Is `below` the node, or somewhere below it? */
+bool block_lies_on(const struct block_node *node,
+                   const struct block_node *below);
+/* A node that `node` is or lies on, and where writes to `by` get to: they may
+ * change what `node` shows. NULL: none. */
+const struct block_node *block_find_written(const struct block_node *node,
+                                            const struct block_node *by);
 
 /* BlockDeviceInfo of the node (docs/reference/qmp.md), without bitmaps; a new
  * value. `flat` leaves out image.backing-image. Yields, and keeps the node from

@@ -55,6 +55,15 @@ struct block_gate {
     struct co_mutex turn; /* which of them has it */
 };
 
+/* Reads under way, for who has to know when those are over that have begun. They
+ * are counted by generation; a new one begins when somebody wants to wait. */
+struct block_readers {
+    unsigned int watchers; /* nothing is counted without */
+    unsigned int generation;
+    unsigned int under_way[2]; /* by generation & 1 */
+    struct co_queue ended;
+};
+
 /* A parent's hold on a child. */
 struct block_edge {
     struct block_user user; /* on the child's list of users */
@@ -95,6 +104,7 @@ struct block_node {
     unsigned int depth;       /* how many levels are below it */
     struct block_node **path; /* owned; itself and all below it, once each,
                                  parents before children: itself first */
+    bool *path_written;       /* owned; can a write to this node get there? */
     size_t path_count;
     struct block_node *retarget; /* where requests shall go that are held when
                                     the drain ends: writes ... */
@@ -108,14 +118,17 @@ struct block_node {
     struct block_gate gate;
     struct list hooks;
     struct range_lock ranges; /* writes under way, if alignment > 1 */
+    struct block_readers readers;
+    int read_error; /* what all reads fail with; 0: they do not */
 };
 
 struct block_graph {
     struct loop *main;
     const struct block_driver *const *drivers;
-    GPtrArray *loops;  /* struct loop, borrowed */
-    size_t next_loop;  /* whose turn it is */
-    struct list nodes; /* newest first */
+    const struct block_driver *const *more_drivers; /* NULL: none */
+    GPtrArray *loops;                               /* struct loop, borrowed */
+    size_t next_loop;                               /* whose turn it is */
+    struct list nodes;                              /* newest first */
     unsigned int names_generated;
     struct co_mutex lock;
 };
@@ -201,6 +214,15 @@ static inline bool block_lane_is_open(const struct block_gate_lane *lane)
     return lane->closed == 0 && list_is_empty(&lane->held);
 }
 
+/* In which lane a request of `lane` passes the gate of node->path[i]: a write is
+ * but a read where it cannot get to as a write. */
+static inline enum block_lane block_path_lane(const struct block_node *node,
+                                              size_t i,
+                                              enum block_lane lane)
+{
+    return node->path_written[i] ? lane : BLOCK_LANE_OTHER;
+}
+
 /* Would co_block_gate_enter() pass without waiting? */
 static inline bool block_gate_is_open(const struct block_node *node,
                                       enum block_lane lane)
@@ -209,7 +231,9 @@ static inline bool block_gate_is_open(const struct block_node *node,
         return false;
     }
     for (size_t i = 1; i < node->path_count; i++) {
-        if (!block_lane_is_open(&node->path[i]->gate.lanes[lane])) {
+        enum block_lane there = block_path_lane(node, i, lane);
+
+        if (!block_lane_is_open(&node->path[i]->gate.lanes[there])) {
             return false;
         }
     }
@@ -240,6 +264,21 @@ int co_block_aligned_pwritev(struct block_node *node,
                              const struct iovec *iov,
                              int iov_count,
                              unsigned int flags);
+
+/* readers.c: around each read of a node. */
+static inline unsigned int *block_reader_begin(struct block_node *node)
+{
+    unsigned int *counter;
+
+    if (node->readers.watchers == 0) {
+        return NULL;
+    }
+    counter = &node->readers.under_way[node->readers.generation & 1];
+    (*counter)++;
+    return counter;
+}
+
+void block_reader_end(struct block_node *node, unsigned int *counter);
 
 /* zeroes.c */
 bool block_iov_is_zero(const struct iovec *iov, int iov_count);

@@ -61,17 +61,6 @@ static GPtrArray *collect_above(struct block_node *node)
     return nodes;
 }
 
-static bool lies_on(const struct block_node *node,
-                    const struct block_node *below)
-{
-    for (size_t i = 0; i < node->path_count; i++) {
-        if (node->path[i] == below) {
-            return true;
-        }
-    }
-    return false;
-}
-
 static int check_overlay(const struct block_node *from,
                          const struct block_node *to,
                          GError **err)
@@ -89,7 +78,7 @@ static int check_overlay(const struct block_node *from,
                          "backing file already; open it with backing=null",
                          to->name, from->name);
     }
-    if (lies_on(to, from)) {
+    if (block_lies_on(to, from)) {
         return error_set(err, -EINVAL,
                          "node '%s' cannot be put above node '%s': it stores "
                          "its data there",

@@ -24,6 +24,9 @@ static int check_read(const struct block_node *node,
                       uint64_t offset,
                       uint64_t bytes)
 {
+    if (node->read_error < 0) {
+        return node->read_error;
+    }
     return bytes_range_within(offset, bytes, node->size_bytes) ? 0 : -EINVAL;
 }
 
@@ -143,12 +146,19 @@ int co_block_child_preadv(struct block_node *node,
                           const struct iovec *iov,
                           int iov_count)
 {
+    unsigned int *reader;
     int ret = check_read(node, offset, bytes);
 
     if (ret < 0 || bytes == 0) {
         return ret;
     }
-    return co_block_aligned_preadv(node, offset, bytes, iov, iov_count);
+    reader = block_reader_begin(node);
+    ret = co_block_aligned_preadv(node, offset, bytes, iov, iov_count);
+    if (ret == 0) {
+        ret = node->read_error; /* it may have come too late */
+    }
+    block_reader_end(node, reader);
+    return ret;
 }
 
 int co_block_preadv(struct block_node *node,

@@ -69,6 +69,16 @@ int co_block_discard(struct block_node *node, uint64_t offset, uint64_t bytes);
  * a failed flush of a cached file each later one fails, too. */
 int co_block_flush(struct block_node *node);
 
+/* Writes what a host file holds, copied by the kernel (or shared, where the file
+ * system can), from `file_offset`; it must not change meanwhile. -ENOTSUP: the
+ * node, the range's alignment or the file cannot do that; after any error the
+ * range is as after a failed write. */
+int co_block_pwrite_from_file(struct block_node *node,
+                              uint64_t offset,
+                              uint64_t bytes,
+                              int fd,
+                              uint64_t file_offset);
+
 /* Short forms with one buffer. */
 int co_block_pread(struct block_node *node,
                    uint64_t offset,

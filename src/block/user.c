@@ -61,9 +61,16 @@ static void refresh_holds(struct block_node *node)
         struct block_edge *edge = &node->edges[i];
         bool resizes = edge->role->grows && (used & BLOCK_PERM_WRITE) != 0;
 
-        edge->user.permissions = edge->role->read_only ? BLOCK_PERM_READ : used;
-        edge->user.permissions |= resizes ? BLOCK_PERM_RESIZE : 0;
-        edge->user.shared = edge->role->read_only ? backing : shared;
+        edge->user.permissions = used;
+        edge->user.shared = shared;
+        if (edge->role->read_only) {
+            edge->user.permissions = BLOCK_PERM_READ;
+            edge->user.shared = backing;
+        } else if (edge->role->written) {
+            edge->user.permissions = BLOCK_PERM_READ | BLOCK_PERM_WRITE;
+            edge->user.shared = BLOCK_PERM_READ;
+        }
+        edge->user.permissions |= resizes ? BLOCK_PERM_RESIZE : 0U;
     }
 }
 

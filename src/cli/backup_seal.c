@@ -116,18 +116,20 @@ static int seal_increment(struct backup *backup,
     disk->changed_bytes = total_bytes(extents);
     return increment_seal(
         fd, disk->size, (struct increment_extent *)(void *)extents->data,
-        extents->len, backing, base->incremental ? "qcow2" : "raw", err);
+        extents->len, backing, base->raw ? "raw" : "qcow2", err);
 }
 
 static int seal_full(struct manifest_disk *disk, int fd, GError **err)
 {
+    const struct increment_extent all = { .bytes = disk->size };
     struct stat status;
 
     if (fstat(fd, &status) < 0) {
         return error_set_errno(err, -errno, "cannot look at the image");
     }
     disk->changed_bytes = MIN((uint64_t)status.st_blocks * 512, disk->size);
-    return durable_sync(fd, disk->node, err);
+    return increment_seal(fd, disk->size, &all, disk->size > 0 ? 1 : 0, NULL,
+                          NULL, err);
 }
 
 static bool watch_step(void *opaque,

@@ -18,6 +18,7 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include "backup/filter_drivers.h"
 #include "base/error.h"
 #include "base/trace.h"
 #include "daemon/apply.h"
@@ -106,6 +107,7 @@ static void engine_init(struct daemon *daemon, struct loop *main_loop)
 
     engine->main = main_loop;
     engine->graph = block_graph_new(main_loop, block_drivers);
+    block_graph_add_drivers(engine->graph, backup_drivers);
     engine->jobs = job_list_new(engine_event, daemon);
     engine->exports = export_list_new(engine->graph, engine_event, daemon);
     engine->qmp = qmp_server_new(engine);

@@ -19,7 +19,11 @@ extern const struct schema_type driver_qcow2_options;
 extern const struct schema_type driver_null_options;
 extern const struct schema_type driver_blkdebug_options;
 
-/* All of them, NULL-terminated. */
+/* ... and those of drivers that are in the room `backup`. */
+extern const struct schema_type driver_copy_before_write_options;
+extern const struct schema_type driver_snapshot_access_options;
+
+/* All of this room, NULL-terminated. */
 extern const struct block_driver *const block_drivers[];
 
 #endif

@@ -316,6 +316,7 @@ static void co_file_close(struct block_node *node)
  .write_flags = BLOCK_FUA | BLOCK_FLUSHED_SOON, .co_close = co_file_close, \
  .try_preadv = file_try_read, .try_pwritev = file_try_write,               \
  .co_preadv = co_file_read, .co_pwritev = co_file_write,                   \
+ .co_pwrite_from_file = co_file_copy_in,                                   \
  .co_write_zeroes = co_file_write_zeroes, .co_discard = co_file_discard,   \
  .co_flush = co_file_flush, .co_status = co_file_status,                   \
  .co_claim = co_file_claim, .try_map = file_try_map, .co_info = co_file_info

@@ -20,8 +20,6 @@
  * writable let nobody else write, since bitmaps would not see it
  * (docs/decisions/006-image-locking.md).
  */
-#include "drivers/file_lock.h"
-
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -317,19 +315,4 @@ int file_lock_begin_unwritten(int fd, const char *filename, GError **err)
 void file_lock_end_unwritten(int fd)
 {
     (void)set_lock(fd, UNSHARED_BYTE(SHARE_WRITE), F_UNLCK); /* as above */
-}
-
-int file_lock_refuse_writer(const char *filename, GError **err)
-{
-    static const int contrary[] = { HELD_BYTE(SHARE_WRITE), -1 };
-    int fd = open(filename, O_RDONLY | O_CLOEXEC);
-    int ret;
-
-    if (fd < 0) {
-        ret = -errno;
-        return error_set_errno(err, ret, "cannot open '%s'", filename);
-    }
-    ret = check_contrary(fd, filename, contrary, err);
-    (void)close(fd); /* was only read */
-    return ret;
 }

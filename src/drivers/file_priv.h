@@ -154,6 +154,12 @@ int co_file_write(struct block_node *node,
                   int iov_count,
                   unsigned int flags);
 int co_file_flush(struct block_node *node);
+/* file_copy.c */
+int co_file_copy_in(struct block_node *node,
+                    uint64_t offset,
+                    uint64_t bytes,
+                    int fd,
+                    uint64_t file_offset);
 int file_try_map(struct block_node *node,
                  uint64_t offset,
                  uint64_t bytes,

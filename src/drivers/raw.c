@@ -138,6 +138,18 @@ static int co_raw_pwritev(struct block_node *node,
                                   bytes, iov, iov_count, flags);
 }
 
+static int co_raw_pwrite_from_file(struct block_node *node,
+                                   uint64_t offset,
+                                   uint64_t bytes,
+                                   int fd,
+                                   uint64_t file_offset)
+{
+    const struct raw_state *state = block_state(node);
+
+    return co_block_child_pwrite_from_file(
+        state->file, offset + state->offset_bytes, bytes, fd, file_offset);
+}
+
 static int co_raw_write_zeroes(struct block_node *node,
                                uint64_t offset,
                                uint64_t bytes,
@@ -239,6 +251,7 @@ const struct block_driver driver_raw = {
     .try_pwritev = raw_try_pwritev,
     .co_preadv = co_raw_preadv,
     .co_pwritev = co_raw_pwritev,
+    .co_pwrite_from_file = co_raw_pwrite_from_file,
     .co_write_zeroes = co_raw_write_zeroes,
     .co_discard = co_raw_discard,
     .co_flush = co_raw_flush,

@@ -10,7 +10,15 @@ const struct block_driver *const block_drivers[] = {
 };
 
 static const char *const driver_names[] = {
-    "file", "host_device", "raw", "qcow2", "null-co", "blkdebug", NULL,
+    "file",
+    "host_device",
+    "raw",
+    "qcow2",
+    "null-co",
+    "blkdebug",
+    "copy-before-write",
+    "snapshot-access",
+    NULL,
 };
 
 const struct schema_type blockdev_driver_type = {
@@ -99,6 +107,8 @@ static const struct schema_branch driver_branches[] = {
     { "host_device", &driver_file_options },
     { "raw", &driver_raw_options },
     { "qcow2", &driver_qcow2_options },
+    { "copy-before-write", &driver_copy_before_write_options },
+    { "snapshot-access", &driver_snapshot_access_options },
     { "null-co", &driver_null_options },
     { "blkdebug", &driver_blkdebug_options },
     { NULL, NULL },

@@ -136,6 +136,7 @@ static int fill_performance(const struct json_value *data,
         chunk = json_dict_int(perf, "max-chunk", chunk);
         options->cluster_bytes_min =
             json_dict_uint(perf, "min-cluster-size", 0);
+        options->copy_range = json_dict_bool(perf, "use-copy-range", false);
     }
     if (workers < 1 || workers > WORKERS_MAX) {
         return error_set(err, -EINVAL, "'max-workers' must be from 1 to %d",
@@ -186,11 +187,6 @@ static int fill_options(struct backup_action *self,
     if (speed < 0) {
         return error_set(err, -EINVAL, "'speed' must not be negative");
     }
-    if (json_dict_bool(data, "compress", false)) {
-        return error_set(err, -ENOTSUP,
-                         "'compress' needs a target that can be written "
-                         "compressed; a raw one cannot");
-    }
     *options = (struct backup_options){
         .job = {
             .id = json_dict_string(data, "job-id", ""),
@@ -203,6 +199,9 @@ static int fill_options(struct backup_action *self,
             place_of(data, "bitmap-mode", "on-success", backup_bitmap_mode_names),
         .on_source_error = error_policy_of(data, "on-source-error"),
         .on_target_error = error_policy_of(data, "on-target-error"),
+        .compress = json_dict_bool(data, "compress", false),
+        .filter_name = json_dict_string(data, "filter-node-name", NULL),
+        .discard_source = json_dict_bool(data, "discard-source", false),
     };
     fill_cbw(data, options);
     ret = fill_performance(data, options, err);
@@ -242,6 +241,7 @@ static int co_make_job(struct backup_action *self,
                        const struct backup_options *options,
                        GError **err)
 {
+    const GPtrArray *nodes;
     int ret = co_backup_prepare(self->context->engine->jobs, options,
                                 &self->job, err);
 
@@ -252,6 +252,10 @@ static int co_make_job(struct backup_action *self,
         bitmap_view_claim(self->entry, job_id(self->job));
     }
     transaction_add_node(transaction, options->source);
+    nodes = backup_nodes_to_drain(self->job);
+    for (guint i = 0; nodes != NULL && i < nodes->len; i++) {
+        transaction_add_node_drained(transaction, g_ptr_array_index(nodes, i));
+    }
     return 0;
 }
 
@@ -284,7 +288,6 @@ static int co_prepare_drive(struct transaction_action *action,
     struct block_graph *graph = self->context->engine->graph;
     struct backup_options options;
     g_autofree char *target_name = NULL;
-    const char *mode = json_dict_string(self->data, "mode", "absolute-paths");
     int ret = fill_options(self, &options, err);
 
     if (ret < 0) {
@@ -294,11 +297,13 @@ static int co_prepare_drive(struct transaction_action *action,
     if (ret < 0) {
         return ret;
     }
-    ret =
-        co_backup_target_open(graph, json_dict_string(self->data, "target", ""),
-                              json_dict_string(self->data, "format", NULL),
-                              strcmp(mode, "existing") == 0,
-                              block_size(options.source), &options.target, err);
+    /* There is one layer only. */
+    if (options.sync == BACKUP_SYNC_TOP &&
+        block_child(options.source, "backing") == NULL) {
+        options.sync = BACKUP_SYNC_FULL;
+    }
+    ret = co_backup_target_open(options.source, options.sync, self->data,
+                                &options.target, err);
     if (ret < 0) {
         return ret;
     }

@@ -55,6 +55,11 @@ static const struct schema_type performance_type = {
     .name = "BackupPerf",
     .members =
         (const struct schema_member[]){
+            OPTIONAL("use-copy-range",
+                     schema_bool,
+                     "false",
+                     "Let the kernel copy, as long as that works: where both "
+                     "nodes are plain files on its page cache."),
             OPTIONAL("max-workers",
                      schema_int,
                      "64",
@@ -77,32 +82,38 @@ const struct schema_type new_image_mode_type = {
     .values = (const char *const[]){ "existing", "absolute-paths", NULL },
 };
 
-#define BACKUP_COMMON                                                   \
- OPTIONAL("job-id", schema_string, NULL,                                \
-          "Name of the job; needed, since nodes have no device name."), \
-     REQUIRED("device", schema_string, "Name of the node to back up."), \
-     REQUIRED("sync", sync_type, "What to copy."),                      \
-     OPTIONAL("speed", schema_int, "0: no limit",                       \
-              "Bytes per second of the background copy."),              \
-     OPTIONAL("bitmap", schema_string, NULL,                            \
-              "Name of a dirty bitmap on `device`."),                   \
-     OPTIONAL("bitmap-mode", bitmap_mode_type, NULL,                    \
-              "Needed with a bitmap, unless sync is `incremental`."),   \
-     OPTIONAL("auto-finalize", schema_bool, "true",                     \
-              "false: wait in `pending` for job-finalize."),            \
-     OPTIONAL("auto-dismiss", schema_bool, "true",                      \
-              "false: stay in `concluded` until job-dismiss."),         \
-     OPTIONAL("compress", schema_bool, "false",                         \
-              "Write compressed. Refused where the target cannot."),    \
-     OPTIONAL("on-source-error", error_policy_type, "report",           \
-              "What the background copy does when reading fails."),     \
-     OPTIONAL("on-target-error", error_policy_type, "report",           \
-              "What the background copy does when writing fails."),     \
-     OPTIONAL("on-cbw-error", cbw_error_type, "break-snapshot",         \
-              "Who pays when copy-before-write fails."),                \
-     OPTIONAL("x-cohort-cbw-timeout", schema_uint32, "5",               \
-              "Seconds after which copy-before-write has failed; 0: "   \
-              "never."),                                                \
+#define BACKUP_COMMON                                                        \
+ OPTIONAL("job-id", schema_string, NULL,                                     \
+          "Name of the job; needed, since nodes have no device name."),      \
+     REQUIRED("device", schema_string, "Name of the node to back up."),      \
+     REQUIRED("sync", sync_type, "What to copy."),                           \
+     OPTIONAL("speed", schema_int, "0: no limit",                            \
+              "Bytes per second of the background copy."),                   \
+     OPTIONAL("bitmap", schema_string, NULL,                                 \
+              "Name of a dirty bitmap on `device`."),                        \
+     OPTIONAL("bitmap-mode", bitmap_mode_type, NULL,                         \
+              "Needed with a bitmap, unless sync is `incremental`."),        \
+     OPTIONAL("auto-finalize", schema_bool, "true",                          \
+              "false: wait in `pending` for job-finalize."),                 \
+     OPTIONAL("auto-dismiss", schema_bool, "true",                           \
+              "false: stay in `concluded` until job-dismiss."),              \
+     OPTIONAL("compress", schema_bool, "false",                              \
+              "Write compressed. Refused where the target cannot."),         \
+     OPTIONAL("on-source-error", error_policy_type, "report",                \
+              "What the background copy does when reading fails."),          \
+     OPTIONAL("on-target-error", error_policy_type, "report",                \
+              "What the background copy does when writing fails."),          \
+     OPTIONAL("on-cbw-error", cbw_error_type, "break-snapshot",              \
+              "Who pays when copy-before-write fails."),                     \
+     OPTIONAL("x-cohort-cbw-timeout", schema_uint32, "5",                    \
+              "Seconds after which copy-before-write has failed; 0: "        \
+              "never."),                                                     \
+     OPTIONAL("filter-node-name", schema_string, NULL,                       \
+              "Name of a node that is put above `device`, in its place for " \
+              "all who use it, as long as the job lives."),                  \
+     OPTIONAL("discard-source", schema_bool, "false",                        \
+              "Discard from `device` what has been copied in the "           \
+              "background."),                                                \
      OPTIONAL("x-perf", performance_type, NULL, "How copying is done.")
 
 const struct schema_type blockdev_backup_type = {
@@ -128,7 +139,7 @@ const struct schema_type drive_backup_type = {
             OPTIONAL("format",
                      schema_string,
                      "that of `device`",
-                     "Format of the file; raw."),
+                     "Format of the file; raw or qcow2."),
             OPTIONAL("mode",
                      new_image_mode_type,
                      "absolute-paths",

@@ -5,41 +5,9 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "block/driver.h"
 #include "block/filename.h"
 #include "drivers/qcow2/create.h"
-
-/* Can the image below `node` be named by file name and format alone? */
-static int check_nameable(const struct block_node *node, GError **err)
-{
-    static const char *const formats[] = { "qcow2", "raw", "file",
-                                           "host_device", NULL };
-    const char *driver = block_driver_of(node)->name;
-    const struct block_node *file = block_child(node, "file");
-    bool is_window = strcmp(driver, "raw") == 0 && file != NULL &&
-                     block_size(file) != block_size(node);
-
-    if (g_strv_contains(formats, driver) && !is_window &&
-        block_filename(node) != NULL) {
-        return 0;
-    }
-    return error_set(err, -ENOTSUP,
-                     "No image can name node '%s' as its backing file: it is "
-                     "no whole file; make an overlay with blockdev-create and "
-                     "blockdev-add, and use blockdev-snapshot",
-                     block_name(node));
-}
-
-static char *absolute_path(const char *path)
-{
-    g_autofree char *directory = NULL;
-
-    if (path[0] == '/') {
-        return g_strdup(path);
-    }
-    directory = g_get_current_dir();
-    return g_build_filename(directory, path, NULL);
-}
+#include "qmp/backing_name.h"
 
 static int co_make(struct block_node *node,
                    const char *path,
@@ -48,7 +16,8 @@ static int co_make(struct block_node *node,
 {
     g_autofree char *backing = NULL;
     struct qcow2_create_options options;
-    int ret = check_nameable(node, err);
+    const char *backing_format;
+    int ret = backing_name_of(node, &backing, &backing_format, err);
 
     if (ret < 0) {
         return ret;
@@ -59,11 +28,10 @@ static int co_make(struct block_node *node,
                          "use qcow2",
                          format);
     }
-    backing = absolute_path(block_filename(node));
     options = (struct qcow2_create_options){
         .size_bytes = block_size(node),
         .backing_file = backing,
-        .backing_format = block_driver_of(node)->name,
+        .backing_format = backing_format,
     };
     return co_image_create(block_graph_of(node), path, &options, err);
 }

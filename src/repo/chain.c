@@ -55,8 +55,8 @@ static struct image *open_image(const struct repository *repository,
     if (fd < 0) {
         return NULL;
     }
-    return disk->incremental ? image_open_qcow2(fd, name, disk->size, err)
-                             : image_open_raw(fd, name, disk->size, err);
+    return disk->raw ? image_open_raw(fd, name, disk->size, err)
+                     : image_open_qcow2(fd, name, disk->size, err);
 }
 
 /* The image below must be the one that the manifest says. */
@@ -116,7 +116,12 @@ static int add_layer(struct chain *chain,
     }
     *ret_below = NULL;
     if (!disk->incremental) {
-        return 0;
+        return image_backing_name(layer->image) == NULL
+                   ? 0
+                   : error_set(err, -EINVAL,
+                               "the image of disk '%s' is a full one and "
+                               "names a backing file",
+                               node);
     }
     *ret_below = repository_find(repository, disk->previous);
     return check_below(point, disk, *ret_below, layer->image, err);

@@ -15,9 +15,9 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "drivers/qcow2/header.h"
 #include "repo/durable.h"
 #include "repo/fd.h"
-#include "repo/qcow2_format.h"
 
 struct image {
     int fd;
@@ -122,48 +122,46 @@ static uint64_t l2_count(const struct image *image)
 }
 
 static int check_header(struct image *image,
-                        const uint8_t *header,
+                        const struct qcow2_header *header,
                         GError **err)
 {
-    image->cluster_bits = load_be32(header + QCOW2_CLUSTER_BITS);
-    if (load_be32(header + QCOW2_MAGIC) != QCOW2_MAGIC_VALUE ||
-        load_be32(header + QCOW2_VERSION) != 3) {
+    if (header->version != 3) {
         return damaged(image, err, "it is no qcow2 file of version 3");
     }
-    if (image->cluster_bits < 9 || image->cluster_bits > 21) {
-        return damaged(image, err, "its cluster size is out of range");
-    }
-    if (load_be64(header + QCOW2_INCOMPATIBLE) != 0 ||
-        load_be32(header + QCOW2_CRYPT_METHOD) != 0 ||
-        load_be32(header + QCOW2_SNAPSHOT_COUNT) != 0) {
+    if (header->incompatible != 0 || header->snapshot_count != 0) {
         return damaged(image, err,
                        "it uses features that images of a repository never "
                        "have, or was left open");
     }
-    if (load_be64(header + QCOW2_SIZE) != image->disk_bytes) {
+    if (header->size_bytes != image->disk_bytes &&
+        header->size_bytes != round_up(image->disk_bytes, QCOW2_SECTOR_BYTES)) {
         return damaged(image, err, "its disk has another size");
     }
+    image->cluster_bits = header->cluster_bits;
+    image->backing_name = g_strdup(header->backing_file);
     return 0;
 }
 
-static int read_backing_name(struct image *image,
-                             const uint8_t *header,
-                             GError **err)
+/* The header, with all that lies in its cluster. */
+static struct qcow2_header *read_header(struct image *image, GError **err)
 {
-    uint64_t offset = load_be64(header + QCOW2_BACKING_OFFSET);
-    uint32_t bytes = load_be32(header + QCOW2_BACKING_BYTES);
+    uint8_t start[QCOW2_HEADER_BYTES_V2];
+    g_autofree uint8_t *cluster = NULL;
+    uint32_t bits;
+    size_t bytes;
 
-    if (offset == 0) {
-        return 0;
+    if (image_read(image, 0, start, sizeof(start), err) < 0) {
+        return NULL;
     }
-    if (bytes == 0 || bytes > QCOW2_BACKING_BYTES_MAX ||
-        !bytes_range_within(offset, bytes, cluster_bytes(image))) {
-        return damaged(image, err,
-                       "the name of its backing file is not in "
-                       "its first cluster");
+    bits = load_be32(start + QCOW2_CLUSTER_BITS);
+    bits = MIN(bits, QCOW2_CLUSTER_BITS_MAX); /* too many are told below */
+    bytes = (size_t)min_u64(UINT64_C(1) << bits, image->file_bytes);
+    bytes = MAX(bytes, sizeof(start));
+    cluster = g_malloc(bytes);
+    if (image_read(image, 0, cluster, bytes, err) < 0) {
+        return NULL;
     }
-    image->backing_name = g_malloc0((size_t)bytes + 1);
-    return image_read(image, offset, image->backing_name, bytes, err);
+    return qcow2_header_parse(cluster, bytes, image->name, err);
 }
 
 /* A table must be a whole number of clusters into the file, and within it. */
@@ -175,10 +173,12 @@ static bool table_is_within(const struct image *image,
            bytes_range_within(offset, bytes, image->file_bytes);
 }
 
-static int read_l1(struct image *image, const uint8_t *header, GError **err)
+static int read_l1(struct image *image,
+                   const struct qcow2_header *header,
+                   GError **err)
 {
-    uint64_t offset = load_be64(header + QCOW2_L1_OFFSET);
-    uint64_t count = load_be32(header + QCOW2_L1_COUNT);
+    uint64_t offset = header->l1_offset;
+    uint64_t count = header->l1_count;
     uint64_t needed = divide_round_up(image->disk_bytes,
                                       cluster_bytes(image) * l2_count(image));
 
@@ -212,16 +212,15 @@ struct image *image_open_qcow2(int directory_fd,
 {
     g_autoptr(image_auto) image =
         open_file(directory_fd, name, disk_bytes, err);
-    uint8_t header[QCOW2_HEADER_BYTES];
+    g_autoptr(qcow2_header) header = NULL;
 
     if (image == NULL) {
         return NULL;
     }
     image->is_qcow2 = true;
     image->l2_index = UINT64_MAX;
-    if (image_read(image, 0, header, sizeof(header), err) < 0 ||
-        check_header(image, header, err) < 0 ||
-        read_backing_name(image, header, err) < 0 ||
+    header = read_header(image, err);
+    if (header == NULL || check_header(image, header, err) < 0 ||
         read_l1(image, header, err) < 0) {
         return NULL;
     }

@@ -16,10 +16,12 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "drivers/qcow2/header.h"
 #include "repo/durable.h"
-#include "repo/qcow2_format.h"
 
-#define CLUSTER INCREMENT_CLUSTER_BYTES
+#define CLUSTER      INCREMENT_CLUSTER_BYTES
+#define CLUSTER_BITS 16
+_Static_assert(CLUSTER == 1 << CLUSTER_BITS, "one size, said twice");
 /* Entries of an L2 table, and refcounts (16 bit) in a block. */
 #define L2_COUNT (CLUSTER / sizeof(uint64_t))
 #define RB_COUNT (CLUSTER / sizeof(uint16_t))
@@ -34,7 +36,8 @@ struct run {
 struct seal {
     int fd;
     uint64_t disk_bytes;
-    uint64_t next;             /* where the next appended cluster goes, bytes */
+    bool has_backing; /* else what is not there reads as zeroes anyway */
+    uint64_t next;    /* where the next appended cluster goes, bytes */
     uint64_t first_cluster_at; /* new place of guest cluster 0 */
     GArray *runs;              /* struct run, ascending: clusters in use */
     uint64_t *l1;              /* as in the file */
@@ -116,14 +119,10 @@ static int write_table(struct seal *seal, uint64_t at, GError **err)
     return 0;
 }
 
-/* Is there data in the file anywhere in this cluster of the disk? */
-static int cluster_has_data(struct seal *seal,
-                            uint64_t offset,
-                            bool *ret_has,
-                            GError **err)
+/* Makes data_start and data_end those of the stretch of data at `offset` or,
+ * in a hole, of the next one. */
+static int find_data(struct seal *seal, uint64_t offset, GError **err)
 {
-    uint64_t end = min_u64(offset + CLUSTER, seal->disk_bytes);
-
     if (offset >= seal->data_end) {
         off_t start = lseek(seal->fd, (off_t)offset, SEEK_DATA);
         off_t stop = start < 0 ? -1 : lseek(seal->fd, start, SEEK_HOLE);
@@ -136,17 +135,33 @@ static int cluster_has_data(struct seal *seal,
             seal->data_end = (uint64_t)stop;
         }
     }
-    *ret_has = seal->data_start < end;
     return 0;
 }
 
-/* Guest cluster 0 makes room for the header. */
+/* Is there data in the file anywhere in this cluster of the disk? */
+static int cluster_has_data(struct seal *seal,
+                            uint64_t offset,
+                            bool *ret_has,
+                            GError **err)
+{
+    uint64_t end = min_u64(offset + CLUSTER, seal->disk_bytes);
+    int ret = find_data(seal, offset, err);
+
+    *ret_has = ret == 0 && seal->data_start < end;
+    return ret;
+}
+
+/* Guest cluster 0 makes room for the header, if there is anything in it. */
 static int move_first_cluster(struct seal *seal, GError **err)
 {
     size_t bytes = (size_t)min_u64(CLUSTER, seal->disk_bytes);
-    ssize_t done = pread_fully(seal->fd, seal->table, bytes, 0);
-    int ret;
+    bool has_data;
+    int ret = cluster_has_data(seal, 0, &has_data, err);
 
+    if (ret < 0 || !has_data) {
+        return ret;
+    }
+    ssize_t done = pread_fully(seal->fd, seal->table, bytes, 0);
     if (done < 0) {
         return error_set_errno(err, (int)done, "cannot read the first cluster");
     }
@@ -187,6 +202,20 @@ static int finish_l2(struct seal *seal, uint64_t l1_index, GError **err)
     return write_table(seal, at, err);
 }
 
+/* Moves `*cluster` on to one that needs an entry. Over a backing file that is
+ * each; without, a hole needs none, and there may be many in a row. */
+static int skip_holes(struct seal *seal, uint64_t *cluster, GError **err)
+{
+    int ret;
+
+    if (seal->has_backing) {
+        return 0;
+    }
+    ret = find_data(seal, *cluster * CLUSTER, err);
+    *cluster = max_u64(*cluster, seal->data_start / CLUSTER);
+    return ret;
+}
+
 static int write_l2_tables(struct seal *seal,
                            const struct increment_extent *extents,
                            size_t count,
@@ -198,7 +227,11 @@ static int write_l2_tables(struct seal *seal,
     for (size_t i = 0; i < count && ret == 0; i++) {
         uint64_t cluster = extents[i].offset / CLUSTER;
         uint64_t end = cluster + divide_round_up(extents[i].bytes, CLUSTER);
-        for (; cluster < end && ret == 0; cluster++) {
+        for (; ret == 0; cluster++) {
+            ret = skip_holes(seal, &cluster, err);
+            if (ret < 0 || cluster >= end) {
+                break;
+            }
             if (l1_index != UINT64_MAX && cluster / L2_COUNT != l1_index) {
                 ret = finish_l2(seal, l1_index, err);
             }
@@ -350,31 +383,26 @@ static int write_header(struct seal *seal,
                         const char *backing_format,
                         GError **err)
 {
-    uint8_t *header = seal->table;
-    size_t format_bytes = strlen(backing_format);
-    size_t name_bytes = strlen(backing_name);
-    uint64_t name_at = QCOW2_HEADER_BYTES + 8 + round_up(format_bytes, 8) + 8;
+    g_autoptr(qcow2_header) header = qcow2_header_new();
+    g_autoptr(GByteArray) cluster = NULL;
+    int ret;
 
-    g_assert(name_bytes <= QCOW2_BACKING_BYTES_MAX && format_bytes < 16);
-    store_be32(header + QCOW2_MAGIC, QCOW2_MAGIC_VALUE);
-    store_be32(header + QCOW2_VERSION, 3);
-    store_be64(header + QCOW2_BACKING_OFFSET, name_at);
-    store_be32(header + QCOW2_BACKING_BYTES, (uint32_t)name_bytes);
-    store_be32(header + QCOW2_CLUSTER_BITS, 16);
-    store_be64(header + QCOW2_SIZE, seal->disk_bytes);
-    store_be32(header + QCOW2_L1_COUNT, (uint32_t)seal->l1_count);
-    store_be64(header + QCOW2_L1_OFFSET, seal->l1_at);
-    store_be64(header + QCOW2_REFCOUNT_TABLE_OFFSET, refcounts_at);
-    store_be32(header + QCOW2_REFCOUNT_TABLE_CLUSTERS,
-               (uint32_t)refcount_clusters);
-    store_be32(header + QCOW2_REFCOUNT_ORDER, 4);
-    store_be32(header + QCOW2_HEADER_LENGTH, QCOW2_HEADER_BYTES);
-    uint8_t *extension = header + QCOW2_HEADER_BYTES;
-    store_be32(extension, QCOW2_EXTENSION_BACKING_FORMAT);
-    store_be32(extension + 4, (uint32_t)format_bytes);
-    memcpy(extension + 8, backing_format, format_bytes);
-    memcpy(header + name_at, backing_name, name_bytes);
-    int ret = pwrite_fully(seal->fd, header, CLUSTER, 0);
+    header->version = 3;
+    header->cluster_bits = CLUSTER_BITS;
+    header->refcount_order = 4;
+    /* Who counts in sectors would otherwise drop the end of the disk. */
+    header->size_bytes = round_up(seal->disk_bytes, QCOW2_SECTOR_BYTES);
+    header->l1_count = (uint32_t)seal->l1_count;
+    header->l1_offset = seal->l1_at;
+    header->refcount_table_offset = refcounts_at;
+    header->refcount_table_clusters = (uint32_t)refcount_clusters;
+    header->backing_file = g_strdup(backing_name);
+    header->backing_format = g_strdup(backing_format);
+    ret = qcow2_header_format(header, &cluster, err);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = pwrite_fully(seal->fd, cluster->data, cluster->len, 0);
     return ret == 0
                ? 0
                : error_set_errno(err, ret, "cannot write the image's header");
@@ -397,8 +425,7 @@ static int seal_image(struct seal *seal,
         ret = move_first_cluster(seal, err);
     }
     seal->l1_at = allocate(
-        seal, max_u64(1, divide_round_up(seal->l1_count * sizeof(uint64_t),
-                                         CLUSTER)));
+        seal, divide_round_up(seal->l1_count * sizeof(uint64_t), CLUSTER));
     if (ret == 0) {
         ret = write_l2_tables(seal, extents, count, err);
     }
@@ -432,7 +459,8 @@ int increment_seal(int fd,
     struct seal seal = {
         .fd = fd,
         .disk_bytes = disk_bytes,
-        .next = round_up(disk_bytes, CLUSTER),
+        .has_backing = backing_name != NULL,
+        .next = max_u64(round_up(disk_bytes, CLUSTER), CLUSTER),
         .runs = g_array_new(FALSE, FALSE, sizeof(struct run)),
         .l1_count = divide_round_up(disk_bytes, CLUSTER * L2_COUNT),
         .table = g_malloc0((gsize)CLUSTER),

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Turns the raw file that a backup job has filled with the changed parts of a
- * disk into a qcow2 image of exactly those parts, in place.
+ * Turns the raw file that a backup job has filled with a disk, or with the
+ * changed parts of one, into a qcow2 image of exactly that, in place.
+ *
+ * That way any daemon can have written the file, and nothing of a large, sparse
+ * disk is allocated or mapped that is not there.
  *
  * The job writes each changed cluster at its own offset; the rest of the file
  * are holes. What is missing for a qcow2 image is appended after the disk's
@@ -38,8 +41,9 @@ int increment_check_extents(const struct increment_extent *extents,
 
 /* `fd`: the raw file, open for reading and writing. The image's backing file
  * is `backing_name`, of format `backing_format` ("raw" or "qcow2"). Extents as
- * above. Clusters of theirs that are holes in the file become zero clusters.
- * The file is synced. */
+ * above. Clusters of theirs that are holes in the file become zero clusters; if
+ * there is no backing file (both names NULL), unallocated ones. The file is
+ * synced. */
 int increment_seal(int fd,
                    uint64_t disk_bytes,
                    const struct increment_extent *extents,

@@ -74,7 +74,7 @@ struct manifest_disk *manifest_find_disk(const struct manifest *manifest,
 
 char *manifest_image_name(const struct manifest_disk *disk)
 {
-    return g_strconcat(disk->node, disk->incremental ? ".qcow2" : ".raw", NULL);
+    return g_strconcat(disk->node, disk->raw ? ".raw" : ".qcow2", NULL);
 }
 
 char *manifest_hashes_name(const struct manifest_disk *disk)
@@ -227,6 +227,19 @@ static bool take_kind(const json_t *object,
     return true;
 }
 
+/* The file name tells the format; nothing in it is free. */
+static bool take_image(const json_t *object,
+                       struct manifest_disk *disk,
+                       GError **err)
+{
+    const char *name = json_string_value(json_object_get(object, "image"));
+
+    disk->raw =
+        !disk->incremental && name != NULL && g_str_has_suffix(name, ".raw");
+    g_autofree char *image = manifest_image_name(disk);
+    return member_equals(object, "image", image, err);
+}
+
 static bool disk_from_json(const json_t *object,
                            struct manifest *manifest,
                            GError **err)
@@ -263,9 +276,8 @@ static bool disk_from_json(const json_t *object,
         (void)error_set(err, -EINVAL, "its 'hash-root' is no SHA-256");
         return false;
     }
-    g_autofree char *image = manifest_image_name(disk);
     g_autofree char *hashes = manifest_hashes_name(disk);
-    return member_equals(object, "image", image, err) &&
+    return take_image(object, disk, err) &&
            member_equals(object, "hashes", hashes, err);
 }
 

@@ -27,6 +27,7 @@ struct manifest_disk {
     char *node;
     uint64_t size;    /* bytes */
     bool incremental; /* else full */
+    bool raw;         /* full, and a raw file: from before all were qcow2 */
     char *reason;     /* why it is of this kind, for people */
     char *previous;   /* the point an increment is relative to, else NULL */
     char *bitmap;     /* records what changes after this point; NULL: none */

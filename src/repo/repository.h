@@ -6,7 +6,7 @@
  *     REPO/lock                 locked by the one command that writes
  *     REPO/distrusted.json      bitmaps never to be built upon again, if any
  *     REPO/POINT/manifest.json  a restore point: its directory has its final
- *     REPO/POINT/NODE.raw       name only when it is whole and durable
+ *     REPO/POINT/NODE.qcow2     name only when it is whole and durable
  *     REPO/POINT/NODE.hashes
  *     REPO/.partial-POINT/      one that is being made, or was left behind
  *

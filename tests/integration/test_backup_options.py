@@ -194,7 +194,6 @@ def test_tuning_changes_nothing_of_the_result(daemon, perf):
     ({"x-perf": {"max-chunk": 4096}}, "max-chunk"),
     ({"x-perf": {"max-chunk": -1}}, "max-chunk"),
     ({"x-perf": {"min-cluster-size": 65537}}, "min-cluster-size"),
-    ({"x-perf": {"use-copy-range": True}}, "use-copy-range"),
     ({"compress": True}, "compress"),
     ({"sync": "none", "bitmap": "b0", "bitmap-mode": "on-success"}, "none"),
     ({"sync": "top", "bitmap": "b0", "bitmap-mode": "never"}, "never"),

@@ -13,7 +13,7 @@ import pytest
 from support.daemon import cohort_binary
 from support.disks import add_disk, new_disk
 from support.images import (KIB, MIB, assert_same, qemu_img, qemu_io,
-                            sparse_image)
+                            read_at, sparse_image)
 from support.qmp_proxy import DROP, QmpProxy
 
 SIZE = 8 * MIB + 3 * 512   # no whole number of clusters
@@ -124,11 +124,11 @@ class Rig:
                 want = self.kept[point][disk["node"]]
                 assert_same(to / f"{disk['node']}.raw", want)
                 image = self.repo / point / disk["image"]
-                if disk["kind"] == "incremental":
+                if image.suffix == ".qcow2":
                     qemu_img("check", "-q", image)
-                    plain = self.folder / "plain.raw"
-                    qemu_img("convert", "-O", "raw", image, plain)
-                    assert_same(plain, want)
+                plain = self.folder / "plain.raw"
+                qemu_img("convert", "-O", "raw", image, plain)
+                assert_same(plain, want)
 
     def check_nothing_left(self):
         """No job, node, stale bitmap, partial point."""
@@ -169,6 +169,68 @@ def test_first_backup_is_full_and_the_next_incremental(rig):
     assert rig.kinds() == {"disk-a": "incremental", "disk-b": "incremental"}
     rig.check_everything()
     rig.check_nothing_left()
+
+
+def test_a_long_chain_restores_without_cohort(rig):
+    """qemu-img convert alone gives each of 50 points back; all of them are
+    qcow2 images that name the one before by a relative path."""
+    rig.backup()
+    for number in range(1, 50):
+        rig.write("disk-a", f"write -P {number} {number * 97 % 8000}k 70k")
+        rig.write("disk-b", f"write -P {number + 100} {number * 31}k 1k",
+                  f"write -z {number * 64 % 4000}k 3k")
+        rig.backup()
+    points = rig.points()
+    assert len(points) == 50
+    moved = rig.folder / "moved"
+    rig.repo.rename(moved)
+    for number, point in enumerate(points):
+        for disk, want in rig.kept[point].items():
+            image = moved / point / f"{disk}.qcow2"
+            plain = rig.folder / "plain.raw"
+            qemu_img("convert", "-f", "qcow2", "-O", "raw", image, plain)
+            assert_same(plain, want)
+            backing = json.loads(qemu_img("info", "--output=json",
+                                          image)).get("backing-filename")
+            assert backing == (f"../{points[number - 1]}/{disk}.qcow2"
+                               if number else None)
+    qemu_img("check", "-q", image)
+
+
+def make_old(rig, point):
+    """As cohort 0.1 made it: full images are raw files."""
+    manifest = rig.manifest(point)
+    for disk in manifest["disks"]:
+        image = rig.repo / point / disk["image"]
+        qemu_img("convert", "-O", "raw", image, image.with_suffix(".raw"))
+        image.unlink()
+        disk["image"] = f"{disk['node']}.raw"
+    (rig.repo / point / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_an_old_point_with_raw_images_is_built_upon(rig):
+    "It restores and verifies, and the next backup is an increment on it."
+    rig.backup()
+    make_old(rig, rig.points()[0])
+    change(rig, 3)
+    rig.backup()
+    assert rig.kinds() == {"disk-a": "incremental", "disk-b": "incremental"}
+    image = rig.repo / rig.points()[1] / "disk-a.qcow2"
+    info = json.loads(qemu_img("info", "--output=json", image))
+    assert info["backing-filename-format"] == "raw"
+    rig.check_everything()
+
+
+def test_a_full_image_that_names_a_backing_file_is_damaged(rig):
+    "Nothing outside the point can get into it."
+    rig.backup()
+    point = rig.points()[0]
+    other = sparse_image(rig.folder / "other.raw", SIZE)
+    qemu_img("rebase", "-u", "-b", other, "-F", "raw",
+             rig.repo / point / "disk-a.qcow2")
+    result = rig.run("verify", rig.repo)
+    assert result.returncode == DAMAGED
+    assert "backing file" in result.stdout
 
 
 def test_an_increment_holds_only_what_changed(rig):
@@ -589,7 +651,7 @@ def test_a_hash_that_does_not_match_is_found(rig):
     change(rig, 1)
     rig.backup()
     first, second = rig.points()
-    with open(rig.repo / first / "disk-a.raw", "r+b") as image:
+    with open(rig.repo / first / "disk-a.qcow2", "r+b") as image:
         image.seek(6 * MIB + 700 * KIB)
         image.write(b"rotten")
     result = rig.run("verify", rig.repo)
@@ -612,8 +674,14 @@ DAMAGES = {
     "header changed": lambda point: patch(point / "disk-a.qcow2", 0, b"x"),
     "image cut": lambda point: os.truncate(point / "disk-a.qcow2", 70000),
     "other backing file": lambda point: patch(
-        point / "disk-a.qcow2", 128, b"../../../../etc/passwd"),
+        point / "disk-a.qcow2", name_offset(point / "disk-a.qcow2"),
+        b"../../../../etc/passwd"),
 }
+
+
+def name_offset(path):
+    """Where the name of the backing file is."""
+    return int.from_bytes(read_at(path, 8, 8), "big")
 
 
 def patch(path, offset, data):

@@ -560,17 +560,44 @@ def test_refcounts_of_every_width_are_made_anew(variant, cohort):
     assert content(variant) == before
 
 
-def test_an_image_in_use_is_refused(folder, originals, cohort, qsd):
+@pytest.mark.parametrize("who", ["cohortd", "qsd"])
+def test_an_image_in_use_is_refused(folder, originals, cohort, request, who):
     """By whom, is said; with exit code 3, checking and repairing."""
     path = folder / "image.qcow2"
     shutil.copy(originals["snapshot"], path)
-    daemon = qsd("--blockdev", f"file,node-name=f,filename={path}",
-                 "--blockdev", "qcow2,node-name=q,file=f",
-                 "--export", "nbd,id=e,node-name=q,writable=on", nbd=True)
+    daemon = request.getfixturevalue(who)(
+        "--blockdev", f"file,node-name=f,filename={path}",
+        "--blockdev", "qcow2,node-name=q,file=f",
+        "--export", "nbd,id=e,node-name=q,writable=on", nbd=True)
     for words in ([], ["--repair=all"]):
         result = cohort("check", *words, path)
         assert result.returncode == 3
         assert str(daemon.pid) in result.stderr
+
+
+def test_a_dirty_image_is_repaired_when_it_is_opened(folder, cohort, cohortd):
+    """To write; who only reads leaves it. It was written by a QEMU that kept
+    refcounts lazily, and was killed."""
+    path = new_image(folder / "image.qcow2",
+                     f"cluster_size={CLUSTER},lazy_refcounts=on")
+    qemu_io(path, "write -P 6 12M 64k", "abort", image_format="qcow2",
+            check=False)
+    with Qcow2(path) as image:
+        assert image["incompatible"] == DIRTY
+    assert ours(cohort, path)[0] == 4
+    daemon = cohortd()
+    options = {"driver": "qcow2", "node-name": "q",
+               "file": {"driver": "file", "filename": str(path)}}
+    daemon.qmp.command("blockdev-add", {**options, "read-only": True})
+    daemon.qmp.command("blockdev-del", {"node-name": "q"})
+    with Qcow2(path) as image:
+        assert image["incompatible"] == DIRTY
+    daemon.qmp.command("blockdev-add", options)
+    daemon.qmp.command("blockdev-del", {"node-name": "q"})
+    with Qcow2(path) as image:
+        assert image["incompatible"] == 0
+    assert ours(cohort, path)[0] == theirs(path)[0] == 0
+    qemu_io(path, "read -P 6 12M 64k", image_format="qcow2")
 
 
 def test_a_raw_image_has_nothing_to_check(folder, cohort):

@@ -63,7 +63,7 @@ static int co_pwritev(struct block_node *node,
 {
     struct memory_disk *disk = block_state(node);
 
-    (void)flags;
+    disk->last_write_flags = flags;
     disk->writes++;
     while (disk->hang_writes) {
         co_queue_wait(&disk->released);
@@ -92,6 +92,19 @@ static int co_write_zeroes(struct block_node *node,
     return disk->write_error;
 }
 
+static int co_status(struct block_node *node,
+                     uint64_t offset,
+                     uint64_t bytes,
+                     struct block_extent *ret)
+{
+    const struct memory_disk *disk = block_state(node);
+
+    (void)offset;
+    ret->bytes = bytes;
+    ret->status = disk->status == 0 ? BLOCK_STATUS_ALLOCATED : disk->status;
+    return 0;
+}
+
 static const struct schema_type options_type = {
     .kind = SCHEMA_STRUCT,
     .name = "BlockdevOptionsMemoryDisk",
@@ -105,11 +118,13 @@ static const struct schema_type options_type = {
 const struct block_driver driver_memory_disk = {
     .name = "memory-disk",
     .options = &options_type,
+    .write_flags = BLOCK_COMPRESS,
     .co_open = co_open,
     .co_close = co_close,
     .co_preadv = co_preadv,
     .co_pwritev = co_pwritev,
     .co_write_zeroes = co_write_zeroes,
+    .co_status = co_status,
 };
 
 struct memory_disk *memory_disk_of(struct block_node *node)

@@ -24,6 +24,8 @@ struct memory_disk {
     unsigned int writes;
     unsigned int zero_writes;
     uint64_t written_bytes;
+    unsigned int last_write_flags;
+    unsigned int status; /* of all of it; 0: data */
 };
 
 struct memory_disk *memory_disk_of(struct block_node *node);

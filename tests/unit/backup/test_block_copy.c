@@ -26,6 +26,8 @@ struct world {
     unsigned int failures;
     bool retries;
     bool guest_pays;
+    bool compress;
+    bool target_is_layer;
     int guest_result;
     bool guest_done;
 };
@@ -63,6 +65,8 @@ static void co_open_world(struct world *world)
         .tasks_max = BLOCK_COPY_TASKS_MAX,
         .save_wait_ns = UINT64_MAX,
         .guest_pays = world->guest_pays,
+        .compress = world->compress,
+        .target_is_layer = world->target_is_layer,
     };
 
     *world = (struct world){
@@ -175,6 +179,48 @@ static void co_zeroes_are_not_written_as_data(void *opaque)
     assert_target_is_instant(&world);
     assert_int_equal(world.target_disk->writes, 0);
     co_close_world(&world);
+}
+
+/* How often zeroes are written to a target that says `status` of itself. */
+static unsigned int co_zero_writes(bool target_is_layer, unsigned int status)
+{
+    struct world world = { .target_is_layer = target_is_layer };
+    unsigned int count;
+
+    co_open_world(&world);
+    memset(world.source_disk->data, 0, SIZE);
+    world.target_disk->status = status;
+    co_copy_all(&world);
+    count = world.target_disk->zero_writes;
+    assert_int_equal(world.copied_bytes, SIZE);
+    co_close_world(&world);
+    return count;
+}
+
+static void co_zeroes_of_a_layer_are_its_own(void *opaque)
+{
+    const unsigned int zero = BLOCK_STATUS_ZERO;
+
+    (void)opaque;
+    assert_int_equal(co_zero_writes(false, zero), 0);
+    assert_true(co_zero_writes(true, zero) > 0);
+    assert_int_equal(co_zero_writes(true, zero | BLOCK_STATUS_ALLOCATED), 0);
+    assert_true(co_zero_writes(false, BLOCK_STATUS_ALLOCATED) > 0);
+}
+
+static void co_compresses_when_told(void *opaque)
+{
+    (void)opaque;
+    for (unsigned int i = 0; i < 2; i++) {
+        struct world world = { .compress = i == 1 };
+
+        co_open_world(&world);
+        co_copy_all(&world);
+        assert_int_equal(
+            (world.target_disk->last_write_flags & BLOCK_COMPRESS) != 0, i);
+        assert_target_is_instant(&world);
+        co_close_world(&world);
+    }
 }
 
 static void co_guest_overwrites_everything(void *opaque)
@@ -485,6 +531,8 @@ static void co_guest_that_pays_is_let_go_by_a_stop(void *opaque)
 TEST(copies_all)
 TEST(copies_only_remaining)
 TEST(zeroes_are_not_written_as_data)
+TEST(zeroes_of_a_layer_are_its_own)
+TEST(compresses_when_told)
 TEST(guest_overwrites_everything)
 TEST(guest_waits_for_background_read)
 TEST(guests_wait_together_for_background_read)
@@ -506,6 +554,8 @@ int main(void)
         cmocka_unit_test(copies_all),
         cmocka_unit_test(copies_only_remaining),
         cmocka_unit_test(zeroes_are_not_written_as_data),
+        cmocka_unit_test(zeroes_of_a_layer_are_its_own),
+        cmocka_unit_test(compresses_when_told),
         cmocka_unit_test(guest_overwrites_everything),
         cmocka_unit_test(guest_waits_for_background_read),
         cmocka_unit_test(guests_wait_together_for_background_read),

@@ -150,6 +150,74 @@ static void a_large_sparse_disk_costs_what_changed(void **state)
     }
 }
 
+static void seal_full(int fd, uint64_t disk_bytes)
+{
+    const struct increment_extent all = { .bytes = disk_bytes };
+
+    assert_int_equal(increment_seal(fd, disk_bytes, &all,
+                                    disk_bytes == 0 ? 0 : 1, NULL, NULL, NULL),
+                     0);
+}
+
+static void a_full_image_has_what_the_file_had(void **state)
+{
+    struct scratch *scratch = *state;
+    int fd = make_file(scratch, DISK_BYTES);
+
+    fill(fd, 3 * CLUSTER, 2 * CLUSTER, 3);
+    fill(fd, 20 * CLUSTER, 512, 20);
+    seal_full(fd, DISK_BYTES);
+    (void)close(fd);
+    g_autoptr(image_auto) image =
+        image_open_qcow2(scratch->fd, "disk.qcow2", DISK_BYTES, NULL);
+    assert_non_null(image);
+    assert_null(image_backing_name(image));
+    assert_run(image, 0, IMAGE_UNALLOCATED, 3 * CLUSTER, 0);
+    assert_run(image, 3 * CLUSTER, IMAGE_DATA, 2 * CLUSTER, 3);
+    assert_run(image, 5 * CLUSTER, IMAGE_UNALLOCATED, 15 * CLUSTER, 0);
+    assert_run(image, 20 * CLUSTER, IMAGE_DATA, 512, 20);
+}
+
+/* A disk of any size, also of none, makes an image with what it began with. */
+static void the_smallest_disks_are_images(void **state)
+{
+    struct scratch *scratch = *state;
+    const uint64_t sizes[] = { 0, 1, 511, 512, 1000, CLUSTER };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(sizes); i++) {
+        int fd = make_file(scratch, sizes[i]);
+        struct image_run run;
+
+        if (sizes[i] > 0) {
+            fill(fd, 0, sizes[i], 7);
+        }
+        seal_full(fd, sizes[i]);
+        (void)close(fd);
+        g_autoptr(image_auto) image =
+            image_open_qcow2(scratch->fd, "disk.qcow2", sizes[i], NULL);
+        assert_non_null(image);
+        if (sizes[i] > 0) {
+            assert_int_equal(image_map(image, 0, sizes[i], &run, NULL), 0);
+            assert_int_equal(run.kind, IMAGE_DATA);
+        }
+        assert_int_equal(unlinkat(scratch->fd, "disk.qcow2", 0), 0);
+    }
+}
+
+static void a_huge_empty_disk_is_sealed_at_once(void **state)
+{
+    struct scratch *scratch = *state;
+    const uint64_t disk = UINT64_C(8) << 40;
+    struct stat status;
+    int fd = make_file(scratch, disk);
+
+    fill(fd, disk / 2, 1, 1);
+    seal_full(fd, disk);
+    assert_int_equal(fstat(fd, &status), 0);
+    assert_true(status.st_blocks * 512 < 2 * 1024 * 1024);
+    (void)close(fd);
+}
+
 static void extents_that_make_no_sense_are_refused(void **state)
 {
     static const struct increment_extent bad[][2] = {
@@ -274,6 +342,9 @@ int main(void)
         IN_SCRATCH(a_sealed_increment_reads_back),
         IN_SCRATCH(an_increment_of_nothing_is_an_image),
         IN_SCRATCH(a_large_sparse_disk_costs_what_changed),
+        IN_SCRATCH(a_full_image_has_what_the_file_had),
+        IN_SCRATCH(the_smallest_disks_are_images),
+        IN_SCRATCH(a_huge_empty_disk_is_sealed_at_once),
         cmocka_unit_test(extents_that_make_no_sense_are_refused),
         IN_SCRATCH(damaged_tables_never_lead_astray),
         IN_SCRATCH(an_image_cut_short_is_refused_or_fails_to_read),
