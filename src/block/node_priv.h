@@ -130,6 +130,7 @@ struct block_graph {
     size_t next_loop;                               /* whose turn it is */
     struct list nodes;                              /* newest first */
     unsigned int names_generated;
+    struct block_watcher *watcher; /* NULL: nobody */
     struct co_mutex lock;
 };
 

@@ -109,6 +109,9 @@ static void engine_init(struct daemon *daemon, struct loop *main_loop)
     engine->graph = block_graph_new(main_loop, block_drivers);
     block_graph_add_drivers(engine->graph, backup_drivers);
     engine->jobs = job_list_new(engine_event, daemon);
+    daemon_state_init(&daemon->state, daemon->settings->state_directory,
+                      main_loop, engine_event, daemon);
+    engine->coordinator = daemon->state.coordinator;
     engine->exports = export_list_new(engine->graph, engine_event, daemon);
     engine->qmp = qmp_server_new(engine);
     engine->quit = engine_quit;

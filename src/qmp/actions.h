@@ -9,20 +9,31 @@
 #define QMP_ACTIONS_H
 
 #include "base/schema.h"
+#include "job/durable_group.h"
 #include "job/transaction.h"
 #include "qmp/engine.h"
 
 /* What the actions of one transaction share. */
 struct action_context {
     struct engine *engine;
-    /* Jobs that its actions have made, in order; not started yet. */
+    /* Jobs that its actions have made, in order; not started yet. And for each the
+     * durable group that decides it, NULL: none. */
     GPtrArray *jobs;
+    GPtrArray *job_groups;
     /* Whether the jobs are one group; then other changes share its fate: as
      * struct job_txn_companion, in order. */
     bool grouped;
     GPtrArray *companions;
     /* What errors call the group while it lasts. */
     const char *group_name;
+    /* How many actions change bitmaps without a job. */
+    size_t changes;
+    /* Records (action_record.h): x-cohort-transaction-id, NULL: none; what they
+     * are made with, NULL: there are none; the one of all changes, and of all jobs
+     * of a group. */
+    const char *client_id;
+    struct durable_cut *cut;
+    struct durable_group *group;
 };
 
 /* One kind of action. */
@@ -51,10 +62,12 @@ extern const struct schema_type snapshot_sync_type;
 extern const struct schema_type transaction_arguments_type;
 
 /* Runs a list of {type, data} as one transaction; `grouped`: its jobs are one
- * group. When it succeeds its jobs have started. */
+ * group; `client_id` (may be NULL): what the client calls it. When it succeeds its
+ * jobs have started. */
 int co_actions_run(struct engine *engine,
                    const struct json_value *actions,
                    bool grouped,
+                   const char *client_id,
                    GError **err);
 /* The same for one action. */
 int co_action_run(struct engine *engine,
@@ -70,7 +83,8 @@ struct bitmap_view_entry {
     struct block_node *node;
     struct dirty_bitmap *bitmap; /* NULL: none of that name */
     uint64_t granularity_bytes;
-    bool is_new;  /* made by an earlier action of the same transaction */
+    bool is_new; /* made by an earlier action of the same transaction */
+    bool is_persistent;
     GError *busy; /* why it may not be changed; NULL: it may */
 };
 

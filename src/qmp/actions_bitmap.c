@@ -17,6 +17,7 @@
 #include "base/trace.h"
 #include "bitmap/dirty_bitmap.h"
 #include "loop/coroutine.h"
+#include "qmp/action_record.h"
 #include "qmp/actions.h"
 #include "qmp/bitmap_change.h"
 
@@ -72,14 +73,16 @@ static const char *argument(const struct bitmap_action *self, const char *key)
     return json_dict_string(self->data, key, NULL);
 }
 
-/* In a group: prepares the change of a bitmap, which later actions find in use.
+/* In a group, or where a record decides: prepares the change of a bitmap, which later actions find in use.
  * Without one there is nothing more to prepare. */
 static int prepare_change(struct bitmap_action *self,
                           struct bitmap_view_entry *entry,
                           enum bitmap_change_kind kind,
                           GError **err)
 {
-    if (!self->context->grouped || entry->is_new) {
+    bool is_recorded = action_record_takes(self->context, entry);
+
+    if ((!self->context->grouped && !is_recorded) || entry->is_new) {
         return 0;
     }
     self->change =
@@ -89,7 +92,9 @@ static int prepare_change(struct bitmap_action *self,
         return -EBUSY;
     }
     bitmap_view_claim(entry, self->context->group_name);
-    return 0;
+    return is_recorded ? action_record_change(self->context, self->change,
+                                              entry, kind, err)
+                       : 0;
 }
 
 /* At the instant. Returns false when it is to be done for good, here. */

@@ -46,6 +46,7 @@ static struct bitmap_view_entry *co_look_up(struct block_node *node,
     if (entry->bitmap != NULL) {
         entry->granularity_bytes =
             dirty_bitmap_granularity_bytes(entry->bitmap);
+        entry->is_persistent = dirty_bitmap_is_persistent(entry->bitmap);
         dirty_bitmap_check_free(entry->bitmap, &entry->busy);
     }
     co_move(main);

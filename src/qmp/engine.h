@@ -8,6 +8,7 @@
 #include "base/schema.h"
 #include "block/node.h"
 #include "job/job.h"
+#include "journal/group_commit.h"
 #include "loop/loop.h"
 #include "nbd/export.h"
 
@@ -20,6 +21,8 @@ struct engine {
     struct loop *main;
     struct block_graph *graph;
     struct job_list *jobs;
+    /* Of durable transactions; NULL: no bitmap is persistent. */
+    struct coordinator *coordinator;
     struct export_list *exports;
     struct qmp_server *qmp;
     uint64_t transactions; /* how many there have been; numbers them */

@@ -95,6 +95,19 @@ static const struct schema_type export_deleted_type = {
     .members = export_deleted_members,
 };
 
+static const struct schema_member in_doubt_members[] = {
+    { .name = "txid", .type = &schema_string, .required = true },
+    { .name = "id",
+      .type = &schema_string,
+      .doc = "x-cohort-transaction-id, if it had one." },
+    { .name = "reason", .type = &schema_string, .required = true },
+    { .name = NULL },
+};
+static const struct schema_type in_doubt_type = {
+    .kind = SCHEMA_STRUCT,
+    .members = in_doubt_members,
+};
+
 const struct qmp_event qmp_all_events[] = {
     { .name = "JOB_STATUS_CHANGE",
       .doc = "A job has reached another status.",
@@ -116,5 +129,10 @@ const struct qmp_event qmp_all_events[] = {
     { .name = "BLOCK_EXPORT_DELETED",
       .doc = "An export is gone; its id is free again.",
       .data = &export_deleted_type },
+    { .name = "X_COHORT_TRANSACTION_IN_DOUBT",
+      .doc = "The record of a transaction could not be written, and neither "
+             "that it is aborted: its jobs stay pending until the state "
+             "directory can be written again.",
+      .data = &in_doubt_type },
     { .name = NULL },
 };
