@@ -31,11 +31,14 @@ void daemon_state_init(struct daemon_state *state,
     options.path_error = error;
     state->coordinator = coordinator_new(&options);
     outcome_source_init(&state->outcomes, state->coordinator, main);
+    tracking_init(&state->tracking, storage_real(), state->directory,
+                  &state->outcomes.outcomes, main);
 }
 
 void co_daemon_state_close(struct daemon_state *state)
 {
     co_coordinator_close(state->coordinator);
     state->coordinator = NULL;
+    tracking_release(&state->tracking);
     g_clear_pointer(&state->directory, g_free);
 }

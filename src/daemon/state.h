@@ -9,12 +9,14 @@
 #define DAEMON_STATE_H
 
 #include "journal/outcome_source.h"
+#include "journal/tracking.h"
 #include "qmp/engine.h"
 
 struct daemon_state {
     char *directory; /* NULL: there is no place for it */
     struct coordinator *coordinator;
     struct outcome_source outcomes; /* for trackers */
+    struct tracking tracking;
 };
 
 /* `option` NULL: the place follows from the environment. `event` as the

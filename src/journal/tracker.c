@@ -395,6 +395,7 @@ static bool co_poison(struct tracker *tracker)
         co_queue_wait(&tracker->flip_over);
     }
     durable = co_poison_files(tracker);
+    tracker->poisoned = durable;
     tracker->stops = !durable && tracker->stop_on_error;
     tracker->failed = true;
     intent_wake(tracker);
@@ -463,9 +464,9 @@ void co_tracker_begin(struct tracker *tracker)
 
 void co_tracker_end(struct tracker *tracker)
 {
-    if (tracker->spare != NULL && !tracker->broken) {
-        co_tracking_file_close(&tracker->spare); /* it was not needed */
-        tracker->spare_wanted = false;
+    /* One that is wanted waits for the flip: a bitmap was added, undecided. */
+    if (tracker->spare != NULL && !tracker->spare_wanted) {
+        co_tracking_file_close(&tracker->spare);
     }
     tracker->reserved_pages = 0;
     tracker->reserved_bitmaps = 0;

@@ -124,8 +124,9 @@ struct tracker {
     /* Failure. */
     bool broken;
     bool poisoning;
-    bool failed; /* writes go on, bitmaps are inconsistent */
-    bool stops;  /* ... or they fail */
+    bool failed;   /* writes go on, bitmaps are inconsistent */
+    bool stops;    /* ... or they fail */
+    bool poisoned; /* that is durable */
     bool closing;
     char *reason;
     struct co_queue failure_over;

@@ -64,6 +64,10 @@ int co_tracker_commit(struct tracker *tracker, GError **err)
     if (tracker->change_sequence == tracker->durable_changes) {
         return 0;
     }
+    if (tracker->failed && tracker->poisoned) {
+        return 0; /* what is inconsistent was removed; until the next opening,
+                     which finds it so again */
+    }
     ret = co_checkpoint_flip(tracker, false, err);
     if (ret < 0) {
         tracker_break(tracker, "a change of it could not be stored: %s",

@@ -76,7 +76,7 @@ int action_record_job(struct action_context *context,
 bool action_record_takes(const struct action_context *context,
                          const struct bitmap_view_entry *entry)
 {
-    return (context->grouped || context->changes > 1) && is_tracked(entry);
+    return (context->grouped || context->actions > 1) && is_tracked(entry);
 }
 
 int action_record_change(struct action_context *context,

@@ -2,7 +2,7 @@
 /*
  * What of a transaction is decided by durable records: its jobs that read
  * persistent bitmaps, each by itself or all as one group, and its changes of
- * persistent bitmaps, if there are several.
+ * persistent bitmaps, unless one is all there is (action_tracking.h).
  *
  * Main thread; while the transaction prepares.
  */

@@ -8,6 +8,7 @@
 #include "base/limits.h"
 #include "job/job_txn.h"
 #include "qmp/action_record.h"
+#include "qmp/action_tracking.h"
 
 /* --- abort: fails on purpose, to try how the others are undone --------------- */
 
@@ -213,19 +214,6 @@ static const struct json_value *first_job(const struct json_value *actions)
     return NULL;
 }
 
-static size_t count_changes(const struct json_value *actions)
-{
-    size_t count = 0;
-
-    for (size_t i = 0; i < json_list_length(actions); i++) {
-        const char *type =
-            json_dict_string(json_list_get(actions, i), "type", "");
-
-        count += g_str_has_prefix(type, "block-dirty-bitmap-") ? 1 : 0;
-    }
-    return count;
-}
-
 static struct transaction *make_transaction(struct action_context *context,
                                             const struct json_value *actions)
 {
@@ -265,7 +253,7 @@ int co_actions_run(struct engine *engine,
         .grouped = grouped && job != NULL,
         .job_groups = job_groups,
         .companions = companions,
-        .changes = count_changes(actions),
+        .actions = json_list_length(actions),
         .client_id = client_id,
         .group_name = group_name,
     };
@@ -283,6 +271,11 @@ int co_actions_run(struct engine *engine,
     report.number = ++engine->transactions;
     transaction_set_report(transaction, &report);
     ret = co_transaction_run(&transaction, err);
+    if (ret < 0) {
+        (void)co_action_tracking_end(&context, false, NULL);
+        return ret;
+    }
+    ret = co_action_tracking_end(&context, true, err);
     return ret < 0 ? ret : co_go_on(&context, &report, err);
 }
 

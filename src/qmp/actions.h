@@ -26,8 +26,9 @@ struct action_context {
     GPtrArray *companions;
     /* What errors call the group while it lasts. */
     const char *group_name;
-    /* How many actions change bitmaps without a job. */
-    size_t changes;
+    /* How many actions there are: one by itself needs no record. */
+    size_t actions;
+    struct action_tracking *tracking; /* of that one (action_tracking.h) */
     /* Records (action_record.h): x-cohort-transaction-id, NULL: none; what they
      * are made with, NULL: there are none; the one of all changes, and of all jobs
      * of a group. */
@@ -85,7 +86,8 @@ struct bitmap_view_entry {
     uint64_t granularity_bytes;
     bool is_new; /* made by an earlier action of the same transaction */
     bool is_persistent;
-    GError *busy; /* why it may not be changed; NULL: it may */
+    GError *busy;    /* why it may not be changed; NULL: it may */
+    GError *useless; /* why it may only be removed; NULL: it is consistent */
 };
 
 /* Finds the node and the entry, and has the node fenced at the instant. Fails
@@ -103,6 +105,13 @@ int co_bitmap_view_get_free(struct engine *engine,
                             const char *bitmap_name,
                             struct bitmap_view_entry **ret_entry,
                             GError **err);
+/* As above; fails too if it is inconsistent. */
+int co_bitmap_view_get_usable(struct engine *engine,
+                              struct transaction *transaction,
+                              const char *node_name,
+                              const char *bitmap_name,
+                              struct bitmap_view_entry **ret_entry,
+                              GError **err);
 /* From here on the bitmap is in use by `holder` for later actions. */
 void bitmap_view_claim(struct bitmap_view_entry *entry, const char *holder);
 

@@ -296,9 +296,9 @@ static int co_find_bitmap(struct backup_action *self,
     if (name == NULL) {
         return 0;
     }
-    ret = co_bitmap_view_get_free(self->context->engine, transaction,
-                                  block_name(options->source), name,
-                                  &self->entry, err);
+    ret = co_bitmap_view_get_usable(self->context->engine, transaction,
+                                    block_name(options->source), name,
+                                    &self->entry, err);
     if (ret < 0) {
         return ret;
     }

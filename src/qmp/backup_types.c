@@ -82,7 +82,7 @@ const struct schema_type new_image_mode_type = {
     .values = (const char *const[]){ "existing", "absolute-paths", NULL },
 };
 
-static const struct schema_type base_type = {
+const struct schema_type qmp_bitmap_base_type = {
     .kind = SCHEMA_STRUCT,
     .name = "XCohortBase",
     .doc = "The backup that a bitmap is a difference to.",
@@ -105,7 +105,7 @@ static const struct schema_type base_type = {
               "Name of a dirty bitmap on `device`."),                        \
      OPTIONAL("bitmap-mode", bitmap_mode_type, NULL,                         \
               "Needed with a bitmap, unless sync is `incremental`."),        \
-     OPTIONAL("x-cohort-base", base_type, NULL,                              \
+     OPTIONAL("x-cohort-base", qmp_bitmap_base_type, NULL,                   \
               "Refuse unless the bitmap is a difference to this, and "       \
               "records. As query-block shows it."),                          \
      OPTIONAL("auto-finalize", schema_bool, "true",                          \

@@ -9,6 +9,7 @@
 #include "block/node.h"
 #include "job/job.h"
 #include "journal/group_commit.h"
+#include "journal/tracking.h"
 #include "loop/loop.h"
 #include "nbd/export.h"
 
@@ -20,6 +21,7 @@ extern const struct schema_type qmp_object_options_type;
 struct engine {
     struct loop *main;
     struct block_graph *graph;
+    struct tracking *tracking; /* NULL: no bitmaps are kept */
     struct job_list *jobs;
     /* Of durable transactions; NULL: no bitmap is persistent. */
     struct coordinator *coordinator;

@@ -108,6 +108,21 @@ static const struct schema_type in_doubt_type = {
     .members = in_doubt_members,
 };
 
+static const struct schema_member tracking_failed_members[] = {
+    { .name = "node-name", .type = &schema_string, .required = true },
+    { .name = "reason", .type = &schema_string, .required = true },
+    { .name = "durable",
+      .type = &schema_bool,
+      .doc = "false: that could not be stored; after a crash of the daemon the "
+             "bitmaps may look consistent, and must not be believed.",
+      .required = true },
+    { .name = NULL },
+};
+static const struct schema_type tracking_failed_type = {
+    .kind = SCHEMA_STRUCT,
+    .members = tracking_failed_members,
+};
+
 const struct qmp_event qmp_all_events[] = {
     { .name = "JOB_STATUS_CHANGE",
       .doc = "A job has reached another status.",
@@ -134,5 +149,10 @@ const struct qmp_event qmp_all_events[] = {
              "that it is aborted: its jobs stay pending until the state "
              "directory can be written again.",
       .data = &in_doubt_type },
+    { .name = "X_COHORT_TRACKING_FAILED",
+      .doc = "The persistent bitmaps of a node, or some of them, are "
+             "inconsistent from now on, or were when it was opened. Guests are "
+             "not affected.",
+      .data = &tracking_failed_type },
     { .name = NULL },
 };

@@ -111,6 +111,9 @@ struct log_world *log_world_new(uint64_t seed)
 
 void log_world_free(struct log_world *world)
 {
+    if (world == NULL) {
+        return;
+    }
     scheduler_release(&world->scheduler);
     storage_memory_free(world->memory);
     g_free(world);
@@ -259,6 +262,9 @@ static struct group_commit *make_group(struct log_world *world,
         group_commit_new(world->coordinator, world->client_id);
 
     for (int i = 0; i < DISKS; i++) {
+        if ((world->absent & 1U << i) != 0) {
+            continue;
+        }
         members[i] = (struct attempt_member){ .world = world, .disk = i };
         const struct group_member member = {
             .ops = &member_ops,
@@ -283,6 +289,9 @@ static int co_run_group(struct group_commit *group, struct log_world *world)
     if (ret == 0) {
         group_commit_set_pending(group);
         ret = co_group_commit_prepare(group, NULL);
+        if (ret == 0 && world->aborts) {
+            ret = -ECANCELED;
+        }
         if (ret == 0) {
             return co_group_commit_decide(group, on_doubt, world, NULL);
         }
@@ -291,24 +300,31 @@ static int co_run_group(struct group_commit *group, struct log_world *world)
     return ret;
 }
 
-void co_attempt(struct log_world *world)
+void co_transact(struct log_world *world)
 {
     struct attempt_member members[DISKS];
     struct group_commit *group;
     int ret;
 
     world->told = TOLD_NOTHING;
-    world->coordinator = log_world_coordinator(world);
     group = make_group(world, members);
     world->txid = *group_commit_txid(group);
     ret = co_run_group(group, world);
     if (ret != -EINPROGRESS) {
         tell(world, ret == 0 ? TOLD_COMMITTED : TOLD_FAILED);
         for (int i = 0; i < DISKS; i++) {
-            co_settle(world, world->coordinator, i, ret == 0);
+            if (((world->absent | world->lagging) & 1U << i) == 0) {
+                co_settle(world, world->coordinator, i, ret == 0);
+            }
         }
     }
     co_group_commit_end(&group);
+}
+
+void co_attempt(struct log_world *world)
+{
+    world->coordinator = log_world_coordinator(world);
+    co_transact(world);
     co_coordinator_close(world->coordinator);
 }
 

@@ -42,8 +42,10 @@ struct log_world {
     unsigned int doubts;    /* how often the daemon was told of one */
     /* Called when it is in doubt; NULL: the daemon lets go. */
     void (*on_doubt)(struct log_world *world);
-    unsigned int absent; /* bits: disks that recovery does not open */
-    int fail_prepare;    /* of this disk, counted from 1; 0: none */
+    unsigned int absent;  /* bits: disks that are not opened */
+    int fail_prepare;     /* of this disk, counted from 1; 0: none */
+    bool aborts;          /* when all are prepared */
+    unsigned int lagging; /* bits: disks that are not settled in this life */
     const char *client_id;
     bool is_process;
 };
@@ -73,6 +75,8 @@ bool log_world_run_until(struct log_world *world,
 /* A daemon's life: one transaction over all disks; `told` says what a client
  * heard while the daemon was alive. */
 void co_attempt(struct log_world *world);
+/* One transaction in a life that has begun: `coordinator` is there. */
+void co_transact(struct log_world *world);
 /* Another: opens all disks but the absent ones, and settles them. */
 void co_recover(struct log_world *world);
 /* One that recovers, and whose client then acknowledges. */

@@ -25,10 +25,14 @@ static bool crash_twice(world_setup setup,
                         bool *ret_died_again)
 {
     struct log_world *world = log_world_new(seed);
+    unsigned int absent;
     bool died;
 
     setup(world);
+    absent = world->absent;
+    world->absent = 0; /* it goes only then */
     died = log_world_run_until(world, co_attempt, point, crash);
+    world->absent = absent;
     storage_memory_fail_writes(world->memory, NULL, 0);
     storage_memory_fail_sync(world->memory, NULL, 0);
     *ret_died_again = again != 0 && log_world_run_until(world, co_recover,
@@ -293,6 +297,108 @@ static void test_a_disk_that_is_gone_can_be_forgotten(void **state)
     log_world_free(world);
 }
 
+static bool is_prepared(struct log_world *world, int disk)
+{
+    return log_world_disk(world, disk).is_prepared;
+}
+
+/* Disk 2 goes away prepared by a transaction that aborts. */
+static void test_a_label_used_again_revives_no_old_pair(void **state)
+{
+    struct log_world *world = NULL;
+    struct disk_state after;
+
+    (void)state;
+    for (uint64_t point = 1; world == NULL || !is_prepared(world, 2); point++) {
+        log_world_free(world);
+        world = log_world_new(point);
+        assert_true(
+            log_world_run_until(world, co_attempt, point, STORAGE_CRASH_KILL));
+    }
+    assert_int_equal(world->told, TOLD_NOTHING);
+    world->absent = 1U << 2;
+    log_world_run(world, co_recover);
+    log_world_run(world, co_attempt);
+    assert_int_equal(world->told, TOLD_COMMITTED);
+    log_world_run(world, co_recover_and_acknowledge);
+    after = log_world_disk(world, 2);
+    assert_true(journal_id_is_none(&after.base));
+    log_world_free(world);
+}
+
+static void co_abort_and_commit(struct log_world *world)
+{
+    struct disk_state lagging;
+    enum outcome outcome;
+
+    world->coordinator = log_world_coordinator(world);
+    world->aborts = true;
+    world->lagging = 1U << 2;
+    co_transact(world);
+    assert_int_equal(world->told, TOLD_FAILED);
+    world->aborts = false;
+    world->absent = 1U << 2;
+    co_transact(world);
+    assert_int_equal(world->told, TOLD_COMMITTED);
+    lagging = log_world_disk(world, 2);
+    assert_true(lagging.is_prepared);
+    assert_int_equal(co_coordinator_look_up(world->coordinator, NULL,
+                                            &lagging.txid, &outcome, NULL,
+                                            NULL),
+                     0);
+    assert_int_equal(outcome, OUTCOME_ABORTED);
+    co_coordinator_close(world->coordinator);
+}
+
+static void test_a_label_used_again_in_one_life_is_another(void **state)
+{
+    struct log_world *world = log_world_new(1);
+
+    (void)state;
+    log_world_run(world, co_abort_and_commit);
+    log_world_free(world);
+}
+
+#define MANY 300
+
+static void co_commit_many_without_space(struct log_world *world)
+{
+    struct coordinator *coordinator = log_world_coordinator(world);
+    struct group_commit *groups[MANY];
+    const struct group_member member = {
+        .ops = NULL, /* it is not prepared here */
+        .disk = log_world_disk_id(0),
+        .node = "a-node-with-a-name-of-some-length",
+        .job = "job",
+        .bitmap = "b0",
+    };
+
+    for (int i = 0; i < MANY; i++) {
+        groups[i] = group_commit_new(coordinator, "");
+        for (int j = 0; j < 4; j++) {
+            group_commit_add(groups[i], &member);
+        }
+        assert_int_equal(co_group_commit_begin(groups[i], NULL), 0);
+    }
+    storage_memory_set_space(world->memory, 1);
+    for (int i = 0; i < MANY; i++) {
+        assert_int_equal(co_group_commit_decide(groups[i], NULL, NULL, NULL),
+                         0);
+        co_group_commit_end(&groups[i]);
+    }
+    storage_memory_set_space(world->memory, UINT64_MAX);
+    co_coordinator_close(coordinator);
+}
+
+static void test_what_began_needs_no_space_to_commit(void **state)
+{
+    struct log_world *world = log_world_new(1);
+
+    (void)state;
+    log_world_run(world, co_commit_many_without_space);
+    log_world_free(world);
+}
+
 static void co_expect_unknown(struct log_world *world)
 {
     struct coordinator *coordinator = log_world_coordinator(world);
@@ -476,6 +582,9 @@ int main(void)
         cmocka_unit_test(test_a_client_learns_the_outcome_after_a_restart),
         cmocka_unit_test(test_asking_makes_no_directory),
         cmocka_unit_test(test_a_disk_that_is_gone_can_be_forgotten),
+        cmocka_unit_test(test_a_label_used_again_revives_no_old_pair),
+        cmocka_unit_test(test_a_label_used_again_in_one_life_is_another),
+        cmocka_unit_test(test_what_began_needs_no_space_to_commit),
         cmocka_unit_test(test_a_lost_log_is_unknown),
         cmocka_unit_test(test_damage_before_the_tail_is_unknown),
         cmocka_unit_test(test_process_mode_is_good_for_one_boot),
