@@ -36,8 +36,8 @@ bool journal_id_parse(const char *text, struct journal_id *ret_id)
         if (digit == NULL) {
             return false;
         }
-        id.bytes[i / 2] =
-            (uint8_t)(id.bytes[i / 2] << 4 | (unsigned int)(digit - digits));
+        id.bytes[i / 2] = (uint8_t)((unsigned int)id.bytes[i / 2] << 4 |
+                                    (unsigned int)(digit - digits));
     }
     *ret_id = id;
     return true;

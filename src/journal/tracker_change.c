@@ -56,6 +56,11 @@ void tracker_update_needs(struct tracker *tracker)
         needs |= bitmap->recording;
     }
     tracker->needs_intents = needs;
+    if (!needs) {
+        /* The bitmap that they waited for did not come to be. At a fence, on
+         * another thread, nobody waits. */
+        co_queue_wake_all(&tracker->intents);
+    }
 }
 
 static void set_base_none(struct tracked *entry)

@@ -542,7 +542,9 @@ int co_tracking_file_poison(struct tracking_file *file,
                             const char *reason,
                             const char *state_directory)
 {
-    int ret = co_poison_superblock(file, superblock, reason);
+    int ret = superblock == NULL
+                  ? -ENODATA
+                  : co_poison_superblock(file, superblock, reason);
 
     if (ret < 0) {
         ret = co_poison_slots(file);

@@ -91,7 +91,7 @@ void tracking_file_use_pages(struct tracking_file *file,
                              const struct tracking_superblock *superblock);
 
 /* Makes it durable, by whichever way works, that this file is not to be
- * believed. `superblock`: what it said last. */
+ * believed. `superblock`: what it said last; NULL: nothing yet. */
 int co_tracking_file_poison(struct tracking_file *file,
                             struct tracking_superblock *superblock,
                             const char *reason,
