@@ -197,7 +197,7 @@ static int co_write_bitmap(struct storing *storing,
     struct qcow2_stored_bitmap *bitmap;
     int ret = table == NULL ? -ENOMEM : 0;
 
-    g_assert(content->word_count == divide_round_up(bytes, 8));
+    g_assert(content->word_count >= divide_round_up(bytes, 8));
     bitmap = g_new0(struct qcow2_stored_bitmap, 1);
     bitmap->name = g_strdup(content->name);
     bitmap->table_count = (uint32_t)count;

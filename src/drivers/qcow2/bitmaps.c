@@ -107,6 +107,13 @@ void qcow2_bitmaps_close(struct qcow2_image *image)
  * Questions.
  */
 
+bool qcow2_can_store(struct block_node *node)
+{
+    const struct qcow2_image *image = block_state(node);
+
+    return image->header->version >= 3;
+}
+
 const GPtrArray *qcow2_bitmaps_list(struct block_node *node)
 {
     const struct qcow2_image *image = block_state(node);

@@ -36,6 +36,8 @@
 /* Is it the driver of these functions? */
 bool qcow2_is_node(struct block_node *node);
 
+/* Can the image store bitmaps and carry a stamp (version 3)? */
+bool qcow2_can_store(struct block_node *node);
 /* What was found at open and has not been removed since: struct
  * qcow2_stored_bitmap, borrowed until the next call that changes bitmaps. Empty
  * for a node that shows a snapshot. */
