@@ -33,7 +33,8 @@ struct storing {
                               those that stay are borrowed from the old one */
     GPtrArray *made;       /* those of them that are new; owned */
     GArray *runs;          /* struct qcow2_run: what was allocated */
-    struct qcow2_run rest; /* of the last one: what is not in use yet */
+    struct qcow2_run rest; /* of one of them: what is not in use yet */
+    guint rest_index;      /* ... which */
     uint8_t *cluster;      /* one of data */
     struct qcow2_bitmaps_extension place;
 };
@@ -84,6 +85,7 @@ static int co_take_cluster(struct storing *storing, uint64_t *ret_offset)
             rest->clusters = 0;
             return ret;
         }
+        storing->rest_index = storing->runs->len;
         g_array_append_val(storing->runs, *rest);
     }
     *ret_offset = rest->host_offset;
@@ -93,16 +95,15 @@ static int co_take_cluster(struct storing *storing, uint64_t *ret_offset)
 }
 
 /* What was asked for and not needed. */
-static void co_trim_last_run(struct storing *storing)
+static void co_trim_rest(struct storing *storing)
 {
-    struct qcow2_run *last;
+    struct qcow2_run *run;
 
     if (storing->rest.clusters == 0) {
         return;
     }
-    last =
-        &g_array_index(storing->runs, struct qcow2_run, storing->runs->len - 1);
-    last->clusters -= storing->rest.clusters;
+    run = &g_array_index(storing->runs, struct qcow2_run, storing->rest_index);
+    run->clusters -= storing->rest.clusters;
     (void)co_qcow2_give_back(storing->image, storing->rest.host_offset,
                              storing->rest.clusters); /* or it is leaked */
     storing->rest.clusters = 0;
@@ -338,7 +339,7 @@ static int co_switch(struct storing *storing, GError **err)
     struct qcow2_image *image = storing->image;
     int ret = co_write_directory(storing);
 
-    co_trim_last_run(storing);
+    co_trim_rest(storing);
     if (ret == 0) {
         ret = co_qcow2_commit(image);
     }
@@ -357,7 +358,7 @@ static int co_switch(struct storing *storing, GError **err)
 
 static int co_end(struct storing *storing, int ret)
 {
-    co_trim_last_run(storing);
+    co_trim_rest(storing);
     if (ret < 0 && qcow2_commit_failure(storing->image) == 0) {
         co_give_back(storing);
     }

@@ -83,6 +83,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(qcow2_header, qcow2_header_free)
 int qcow2_header_format(const struct qcow2_header *header,
                         GByteArray **ret_cluster,
                         GError **err);
+/* The same without a feature name table. */
+int qcow2_header_format_brief(const struct qcow2_header *header,
+                              GByteArray **ret_cluster,
+                              GError **err);
 /* The same header, of version 3, with all that follows the bitmaps extension and
  * the stamp from `tail_offset` on (a multiple of 8), and nothing of interest
  * between: for who replaces a header step by step. */

@@ -236,6 +236,7 @@ static int refuse_size(size_t bytes, guint room, GError **err)
 
 static int format_at(const struct qcow2_header *header,
                      uint32_t tail_offset,
+                     bool with_feature_names,
                      GByteArray **ret_cluster,
                      GError **err)
 {
@@ -251,8 +252,8 @@ static int format_at(const struct qcow2_header *header,
                          "%d that qcow2 allows",
                          name_bytes, QCOW2_BACKING_BYTES_MAX);
     }
-    cluster = format_fields(header, tail_offset, header->version >= 3);
-    if (cluster->len + name_bytes > cluster_bytes && header->version >= 3) {
+    cluster = format_fields(header, tail_offset, with_feature_names);
+    if (cluster->len + name_bytes > cluster_bytes && with_feature_names) {
         g_byte_array_unref(cluster);
         cluster = format_fields(header, tail_offset, false);
     }
@@ -273,7 +274,14 @@ int qcow2_header_format(const struct qcow2_header *header,
                         GByteArray **ret_cluster,
                         GError **err)
 {
-    return format_at(header, 0, ret_cluster, err);
+    return format_at(header, 0, header->version >= 3, ret_cluster, err);
+}
+
+int qcow2_header_format_brief(const struct qcow2_header *header,
+                              GByteArray **ret_cluster,
+                              GError **err)
+{
+    return format_at(header, 0, false, ret_cluster, err);
 }
 
 int qcow2_header_format_apart(const struct qcow2_header *header,
@@ -287,5 +295,5 @@ int qcow2_header_format_apart(const struct qcow2_header *header,
     if (head > QCOW2_SECTOR_BYTES || head > tail_offset) {
         return refuse_size(head, QCOW2_SECTOR_BYTES, err);
     }
-    return format_at(header, tail_offset, ret_cluster, err);
+    return format_at(header, tail_offset, true, ret_cluster, err);
 }

@@ -132,7 +132,7 @@ static uint64_t end_of(const GByteArray *cluster)
 {
     uint64_t end = cluster->len;
 
-    while (end > QCOW2_SECTOR_BYTES && cluster->data[end - 1] == 0) {
+    while (cluster->data[end - 1] == 0) {
         end--;
     }
     /* The end of the extensions is zeroes, and belongs to it. */
@@ -153,19 +153,28 @@ static bool is_any(const bool *needed, uint64_t start, uint64_t end)
 
 /* The new tail goes behind all that the old header needs, and behind the place
  * where it will be in the end. */
+static uint32_t place_apart(const struct qcow2_image *image,
+                            const bool *needed,
+                            uint64_t wanted_end)
+{
+    uint64_t tail = image->cluster_bytes;
+
+    while (tail > wanted_end && !needed[tail / QCOW2_SECTOR_BYTES - 1]) {
+        tail -= QCOW2_SECTOR_BYTES;
+    }
+    return (uint32_t)tail;
+}
+
 static int co_step_apart(struct qcow2_image *image,
                          const bool *needed,
                          uint64_t wanted_end,
                          GError **err)
 {
     g_autoptr(GByteArray) apart = NULL;
-    uint64_t tail = image->cluster_bytes;
+    uint32_t tail = place_apart(image, needed, wanted_end);
     int ret;
 
-    while (tail > wanted_end && !needed[tail / QCOW2_SECTOR_BYTES - 1]) {
-        tail -= QCOW2_SECTOR_BYTES;
-    }
-    ret = qcow2_header_format_apart(image->header, (uint32_t)tail, &apart, err);
+    ret = qcow2_header_format_apart(image->header, tail, &apart, err);
     if (ret < 0) {
         return -EFBIG;
     }
@@ -176,6 +185,33 @@ static int co_step_apart(struct qcow2_image *image,
     return ret < 0 ? header_error(image, ret, err) : 0;
 }
 
+/* A cluster that has no room for a step apart may do without the names of
+ * features, if the rest is then in the first sector. */
+static int format_wanted(const struct qcow2_image *image,
+                         const bool *needed,
+                         GByteArray **ret_wanted,
+                         GError **err)
+{
+    g_autoptr(GByteArray) apart = NULL;
+    g_autoptr(GByteArray) brief = NULL;
+    g_autoptr(GByteArray) wanted = NULL;
+
+    if (qcow2_header_format(image->header, &wanted, err) < 0) {
+        return -EFBIG;
+    }
+    if (is_any(needed, QCOW2_SECTOR_BYTES, end_of(wanted)) &&
+        qcow2_header_format_apart(image->header,
+                                  place_apart(image, needed, end_of(wanted)),
+                                  &apart, NULL) < 0 &&
+        qcow2_header_format_brief(image->header, &brief, NULL) == 0 &&
+        end_of(brief) == QCOW2_SECTOR_BYTES) {
+        *ret_wanted = g_steal_pointer(&brief);
+    } else {
+        *ret_wanted = g_steal_pointer(&wanted);
+    }
+    return 0;
+}
+
 static int co_replace_header(struct qcow2_image *image,
                              uint8_t *old,
                              GError **err)
@@ -183,10 +219,10 @@ static int co_replace_header(struct qcow2_image *image,
     g_autofree bool *needed = find_needed(old, image->cluster_bytes);
     g_autoptr(GByteArray) wanted = NULL;
     uint64_t end;
-    int ret = qcow2_header_format(image->header, &wanted, err);
+    int ret = format_wanted(image, needed, &wanted, err);
 
     if (ret < 0) {
-        return -EFBIG;
+        return ret;
     }
     end = end_of(wanted);
     if (memcmp(old + QCOW2_SECTOR_BYTES, wanted->data + QCOW2_SECTOR_BYTES,
