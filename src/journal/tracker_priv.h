@@ -50,7 +50,6 @@ struct tracked {
 enum region_state {
     REGION_COLD,     /* clear, or about to be cleared on disk */
     REGION_PENDING,  /* being set on disk; writes wait */
-    REGION_SYNCED,   /* durable; the writes that waited have not gone on yet */
     REGION_WARM,     /* durable */
     REGION_CLEARING, /* durable, and not written to since the last snapshot */
 };
