@@ -85,7 +85,9 @@ struct tracker {
     bool spare_wanted;           /* ... if this is set */
     struct tracking_superblock *durable;
     struct identity identity;
-    struct identity_stamps stamps;
+    bool has_stamp; /* the image carries one */
+    struct tracker_stamp stamp;
+    struct identity_stamps stamps; /* as the next superblock will have them */
 
     /* Bitmaps. */
     struct list entries;

@@ -13,6 +13,7 @@
 
 #include "base/bytes.h"
 #include "drivers/qcow2/allocating_write.h"
+#include "drivers/qcow2/bitmaps.h"
 #include "drivers/qcow2/compressed_write.h"
 #include "drivers/qcow2/host_write.h"
 #include "drivers/qcow2/metadata_commit.h"
@@ -32,7 +33,7 @@ int qcow2_try_pwritev(struct block_node *node,
     struct qcow2_image *image = block_state(node);
     struct qcow2_mapping mapping;
 
-    if (image->corrupt ||
+    if (image->corrupt || image->untouched ||
         qcow2_try_mapping(image, offset, bytes, &mapping) < 0 ||
         mapping.bytes < bytes || !is_in_place(&mapping) ||
         !range_lock_is_free(&image->ranges, offset, bytes) ||
@@ -107,7 +108,7 @@ int co_qcow2_pwritev(struct block_node *node,
     struct vector_cursor cursor;
     int ret = 0;
 
-    if (image->corrupt) {
+    if (image->corrupt || (image->untouched && co_qcow2_touch(image) < 0)) {
         return -EIO;
     }
     if ((flags & BLOCK_COMPRESS) != 0) {
@@ -129,5 +130,6 @@ int co_qcow2_flush(struct block_node *node)
 {
     struct qcow2_image *image = block_state(node);
 
-    return co_qcow2_commit(image);
+    return image->commit == NULL ? co_block_child_flush(image->file)
+                                 : co_qcow2_commit(image);
 }
