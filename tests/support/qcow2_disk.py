@@ -30,10 +30,10 @@ class Request:
     def send(self, client, flags):
         self.client = client
         if self.kind == "read":
-            self.buffer = nbd.Buffer(self.length)
+            self.buffer = bytearray(self.length)
             self.cookie = client.aio_pread(self.buffer, self.offset)
         elif self.kind == "write":
-            self.buffer = nbd.Buffer.from_bytearray(bytearray(self.data))
+            self.buffer = bytes(self.data)
             self.cookie = client.aio_pwrite(self.buffer, self.offset,
                                             flags=flags)
         elif self.kind == "trim":
@@ -179,7 +179,7 @@ class Qcow2Disk:
     def _apply(self, request):
         offset, length = request.offset, request.length
         if request.kind == "read":
-            self.model.check(offset, request.buffer.to_bytearray())
+            self.model.check(offset, request.buffer)
         elif request.kind == "trim":
             old = bytes(self.model.content[offset:offset + length])
             found = bytes(self.clients[0].pread(length, offset))
