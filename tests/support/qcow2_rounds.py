@@ -138,9 +138,11 @@ class Round:
             disk.resize(size)
 
     def may_resize(self):
-        if self.variant.version_2 and self.variant.backing:
-            return not self.host.is_qemu  # which cannot hide the backing file
-        return not (self.variant.version_2 and self.snapshots)
+        if not self.variant.version_2:
+            return True
+        # In version 2 qemu-img cannot hide what a backing file has there.
+        return not self.snapshots and not (self.variant.backing and
+                                           self.host.is_qemu)
 
     def crash(self):
         chance = self.chance

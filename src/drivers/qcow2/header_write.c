@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "drivers/qcow2/image.h"
+#include "drivers/qcow2/metadata_commit.h"
 
 static void store_fields(const struct qcow2_header *header, uint8_t *sector)
 {
@@ -29,6 +30,17 @@ static void store_fields(const struct qcow2_header *header, uint8_t *sector)
     }
 }
 
+/* A failed sync is as final here as in a commit. */
+static int co_sync(struct qcow2_image *image)
+{
+    int ret = co_block_child_flush(image->file);
+
+    if (ret < 0 && image->commit != NULL) {
+        qcow2_commit_fail(image, ret);
+    }
+    return ret;
+}
+
 static int co_write_fields(struct qcow2_image *image)
 {
     uint8_t sector[QCOW2_SECTOR_BYTES];
@@ -40,7 +52,7 @@ static int co_write_fields(struct qcow2_image *image)
         ret =
             co_block_child_pwritev(image->file, 0, sizeof(sector), &iov, 1, 0);
     }
-    return ret == 0 ? co_block_child_flush(image->file) : ret;
+    return ret == 0 ? co_sync(image) : ret;
 }
 
 static int header_error(struct qcow2_image *image, int ret, GError **err)
@@ -74,7 +86,7 @@ int co_qcow2_rewrite_header(struct qcow2_image *image, GError **err)
 
     ret = co_block_child_pwritev(image->file, 0, cluster->len, &iov, 1, 0);
     if (ret == 0) {
-        ret = co_block_child_flush(image->file);
+        ret = co_sync(image);
     }
     co_mutex_unlock(&image->header_write);
     g_byte_array_unref(cluster);

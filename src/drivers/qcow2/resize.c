@@ -10,7 +10,9 @@
  * at once.
  *
  * Shrinking: the header's size first; then the clusters behind the new end are
- * dropped. The L1 table stays as long as it is.
+ * dropped. The L1 table stays as long as it is. Once the header says so the disk
+ * is smaller, whatever fails afterwards: clusters behind the end are space lost,
+ * and dropped when the disk grows again.
  *
  * Any failure leaves a valid image of the old or the new size.
  */
@@ -233,14 +235,18 @@ static int co_shrink(struct qcow2_image *image, uint64_t size_bytes)
     uint64_t old_bytes = block_size(image->node);
     int ret = co_store_size(image, size_bytes);
 
-    if (ret == 0) {
-        ret = co_qcow2_drop(image, round_up(size_bytes, image->cluster_bytes),
-                            round_up(old_bytes, image->cluster_bytes));
+    if (ret < 0) {
+        return ret;
     }
+    ret = co_qcow2_drop(image, round_up(size_bytes, image->cluster_bytes),
+                        round_up(old_bytes, image->cluster_bytes));
     if (ret == 0) {
         ret = co_qcow2_commit(image);
     }
-    return ret == 0 ? co_resize_data(image, size_bytes) : ret;
+    if (ret == 0) {
+        (void)co_resize_data(image, size_bytes); /* it may be too long */
+    }
+    return 0;
 }
 
 int co_qcow2_truncate(struct block_node *node,
