@@ -3,7 +3,9 @@
  * Writing. A request goes piece by piece: what has a place of its own is written
  * there (and holds just its bytes), everything else allocates (and holds whole
  * clusters). So writes to different clusters never wait for each other, and the
- * second write to a new cluster waits for the first and then goes in place.
+ * second write to a new cluster waits for the first and then goes in place. In a
+ * data file that stands for itself everything has its place; where the image
+ * does not know of it yet, it is told first (raw_data.h).
  *
  * The way without a coroutine takes requests that are one piece in place, with
  * their table in memory and nobody in the way, which is nearly all of them on a
@@ -17,6 +19,7 @@
 #include "drivers/qcow2/compressed_write.h"
 #include "drivers/qcow2/host_write.h"
 #include "drivers/qcow2/metadata_commit.h"
+#include "drivers/qcow2/raw_data.h"
 #include "drivers/qcow2/vectors.h"
 
 static bool is_in_place(const struct qcow2_mapping *mapping)
@@ -65,6 +68,16 @@ static int co_write_in_place(struct qcow2_image *image,
     return ret;
 }
 
+/* There is no data in the data file yet; afterwards there is. */
+static int co_name_raw_data(struct qcow2_image *image,
+                            uint64_t offset,
+                            uint64_t end)
+{
+    int ret = co_qcow2_map_raw(image, offset, end, block_size(image->node));
+
+    return ret < 0 ? ret : co_qcow2_commit(image);
+}
+
 /* One piece. `*ret_bytes` may be 0: things have changed, look again. */
 static int co_write_piece(struct qcow2_image *image,
                           uint64_t offset,
@@ -83,6 +96,9 @@ static int co_write_piece(struct qcow2_image *image,
 
     if (ret < 0) {
         return ret;
+    }
+    if (!is_in_place(&mapping) && image->data_is_raw) {
+        return co_name_raw_data(image, offset, limit);
     }
     if (is_in_place(&mapping)) {
         co_range_lock(&image->ranges, &hold, offset, mapping.bytes);
