@@ -11,7 +11,9 @@
  *                                               clean and tell
  *
  * Any job may finish, fail by itself or be cancelled at any time, also before
- * it starts; any prepare may fail; two clients cancel whom and when they like.
+ * it starts; any prepare may fail; two clients cancel whom and when they like. The
+ * group may have a decider, which may fail to prepare, fail to commit, or be in
+ * doubt for a time and then abort.
  *
  * Proved, by exhaustion (tests/models/test_models.py):
  *   - all end alike: three succeed, or none does;
@@ -20,6 +22,8 @@
  *   - bitmaps never split: all abdicate or all reclaim, once each;
  *   - nobody's end is told before the fate of all is sealed, and it is told
  *     right: who failed by itself as failed, the others as cancelled;
+ *   - with a decider: nobody succeeds without a durable record, and nobody's end is
+ *     told in doubt;
  *   - only legal moves between states; no message comes after a job is freed.
  *
  * How C maps to this: what runs on the main thread without yielding is one
@@ -41,6 +45,7 @@
 mtype = { created, running, paused, waiting, pending, aborting, concluded, null };
 mtype = { frozen, abdicated, reclaimed };
 mtype = { untold, completed, failed, cancelled };
+mtype = { unwritten, doubtful, commits, aborts }; /* the decider's record */
 
 /* struct job. */
 mtype state[JOBS];
@@ -59,6 +64,8 @@ byte at_work;
 bool group_aborting;
 bool finalize;
 bool sealed;
+bool durable; /* the group has a decider */
+mtype record = unwritten;
 bool group_asleep; /* waits in the queue `changed` */
 bool manual;       /* some member wants job-finalize */
 bool started;
@@ -218,6 +225,8 @@ ended:
 
 inline decide(i, fate) {
     assert(bitmap[i] == frozen);
+    assert(fate != abdicated || !durable || record == commits);
+    assert(record != doubtful);
     bitmap[i] = fate
 }
 
@@ -232,6 +241,7 @@ inline tell(i) {
     :: else -> told[i] = completed
     fi;
     assert((told[i] == completed) == (bitmap[i] == abdicated));
+    assert(record != doubtful);
     assert(told[i] != failed || own_failure[i]);
     move(i, concluded);
     move(i, null);
@@ -282,7 +292,21 @@ proctype Group()
         }
     };
 
-    /* Commit: sealed in the same step that saw the last one prepared. */
+    /* The decider prepares; it may wait, and cancels still win. */
+    if
+    :: !durable
+    :: durable
+    :: atomic {
+           durable ->
+           own_failure[0] = !cancel_flag[0] && state[0] != aborting;
+           if
+           :: state[0] != aborting -> fail_member(0)
+           :: else
+           fi
+       }
+    fi;
+
+    /* Sealed in the same step that saw the last one prepared. */
     atomic {
         if
 #ifndef BREAK_CANCEL_AFTER_THE_LAST_PREPARE_IS_LOST
@@ -292,6 +316,27 @@ proctype Group()
         fi;
         i = 0
     };
+
+    /* The decider writes its record. */
+#ifndef BREAK_COMMIT_BEFORE_THE_RECORD
+    if
+    :: !durable
+    :: durable -> record = commits
+    :: durable -> atomic { /* nothing of it can be on disk */
+           record = aborts; sealed = false; own_failure[0] = true;
+           fail_member(0); goto abort
+       }
+    :: durable ->
+           record = doubtful;
+           atomic { /* ABORT is durable */
+#ifndef BREAK_FAIL_IN_DOUBT
+               record = aborts;
+#endif
+               sealed = false; own_failure[0] = true;
+               fail_member(0); goto abort
+           }
+    fi;
+#endif
     do
     :: atomic {
            i < JOBS ->
@@ -436,6 +481,10 @@ init
         if
         :: manual = true
         :: manual = false
+        fi;
+        if
+        :: durable = true
+        :: durable = false
         fi;
         for (k : 1 .. CANCELLERS) {
             run Canceller()

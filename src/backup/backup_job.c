@@ -278,26 +278,51 @@ static void thaw_bitmap(struct backup *backup, bool success)
     backup->bitmap = NULL;
 }
 
+/* Everything that may take time before the bitmap can be decided. */
+static void co_quiesce(struct backup *backup)
+{
+    struct loop *main = loop_current();
+
+    co_move(block_home(backup->source));
+    block_copy_stop(backup->copy);
+    co_block_copy_settle(backup->copy);
+    co_copy_before_write_settle(&backup->filter);
+    co_move(main);
+}
+
+void co_backup_quiesce_part(struct durable_part *part)
+{
+    co_quiesce(LIST_ENTRY(part, struct backup, part));
+}
+
+/* A bitmap that a record decides; in doubt for ever, it keeps everything. */
+void backup_settle_part(struct durable_part *part, enum tracker_outcome outcome)
+{
+    struct backup *backup = LIST_ENTRY(part, struct backup, part);
+
+    if (outcome == TRACKER_COMMITTED || outcome == TRACKER_ABORTED) {
+        thaw_bitmap(backup, outcome == TRACKER_COMMITTED);
+    } else {
+        dirty_bitmap_reclaim(backup->bitmap);
+        backup->bitmap = NULL;
+    }
+}
+
 /* First everything that may take time; then, under the graph's lock, what a
  * transaction that is at its instant must not see half done. */
 static void co_backup_end(struct backup *backup, bool success)
 {
     struct block_graph *graph = block_graph_of(backup->source);
-    struct loop *home = block_home(backup->source);
     struct loop *main = loop_current();
 
     if (!backup->committed) {
         return;
     }
-    co_move(home);
-    block_copy_stop(backup->copy);
-    co_block_copy_settle(backup->copy);
-    co_copy_before_write_settle(&backup->filter);
-    co_move(main);
+    co_quiesce(backup);
 
     co_block_graph_lock(graph);
-    co_move(home);
-    thaw_bitmap(backup, success);
+    co_move(block_home(backup->source));
+    thaw_bitmap(backup, success); /* unless a record has decided it */
     copy_before_write_remove(&backup->filter);
     co_move(main);
     block_graph_unlock(graph);

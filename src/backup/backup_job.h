@@ -15,6 +15,7 @@
 #include "base/schema.h"
 #include "bitmap/dirty_bitmap.h"
 #include "block/node.h"
+#include "job/durable_group.h"
 #include "job/job.h"
 
 enum backup_sync {
@@ -78,6 +79,11 @@ int co_backup_prepare(struct job_list *jobs,
 /* The nodes that are to be drained for the instant, borrowed until then; the
  * source is to be fenced in any case. NULL: none. */
 const GPtrArray *backup_nodes_to_drain(const struct job *job);
+
+/* The job's bitmap is persistent, and what becomes of it is decided by a record:
+ * with this part, which settles it. Between _prepare and _commit. */
+struct durable_part *backup_make_durable(struct job *job,
+                                         const struct journal_id *txid);
 
 /* The instant. Source fenced. `bitmap` NULL if !has_bitmap. */
 void backup_commit(struct job *job, struct dirty_bitmap *bitmap);

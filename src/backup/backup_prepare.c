@@ -290,6 +290,28 @@ const GPtrArray *backup_nodes_to_drain(const struct job *job)
                : block_replacement_nodes(backup->replacement);
 }
 
+struct durable_part *backup_make_durable(struct job *job,
+                                         const struct journal_id *txid)
+{
+    struct backup *backup = job_opaque(job);
+
+    g_assert(!backup->committed);
+    backup->txid = *txid;
+    backup->part.co_quiesce = co_backup_quiesce_part;
+    backup->part.settle = backup_settle_part;
+    return &backup->part;
+}
+
+static enum tracker_mode tracker_mode(enum backup_bitmap_mode mode)
+{
+    switch (mode) {
+    case BACKUP_BITMAP_NEVER: return TRACKER_NEVER;
+    case BACKUP_BITMAP_ON_SUCCESS: return TRACKER_ON_SUCCESS;
+    case BACKUP_BITMAP_ALWAYS: return TRACKER_ALWAYS;
+    }
+    g_assert_not_reached();
+}
+
 void backup_commit(struct job *job, struct dirty_bitmap *bitmap)
 {
     struct backup *backup = job_opaque(job);
@@ -300,6 +322,10 @@ void backup_commit(struct job *job, struct dirty_bitmap *bitmap)
     if (bitmap != NULL) {
         dirty_bitmap_freeze(bitmap, &backup->successor, job_id(job));
         backup->bitmap = bitmap;
+        if (!journal_id_is_none(&backup->txid)) {
+            tracker_freeze(tracker_of(backup->source), bitmap, &backup->txid,
+                           tracker_mode(backup->options.bitmap_mode));
+        }
     }
     if (backup->options.sync == BACKUP_SYNC_BITMAP) {
         bitmap_merge(remaining, dirty_bitmap_bits(bitmap));

@@ -28,6 +28,8 @@ struct backup {
     struct copy_before_write filter;
     struct bitmap *successor;    /* until the instant */
     struct dirty_bitmap *bitmap; /* frozen from then on; NULL: none */
+    struct durable_part part;    /* settles the bitmap if there is a txid */
+    struct journal_id txid;      /* none: the bitmap does not survive a crash */
     uint64_t cluster_bytes;
     uint64_t total_bytes;     /* what progress counts up to */
     uint64_t speed_allows_ns; /* background waits until then */
@@ -37,6 +39,11 @@ struct backup {
 };
 
 extern const struct job_ops backup_job_ops;
+
+/* Of struct durable_part. */
+void co_backup_quiesce_part(struct durable_part *part);
+void backup_settle_part(struct durable_part *part,
+                        enum tracker_outcome outcome);
 
 /* The copy engine's events, home thread; `opaque` is the backup. */
 void backup_on_copied(void *opaque, uint64_t bytes);

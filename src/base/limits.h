@@ -33,5 +33,7 @@
 
 #define LIMIT_IOTHREADS           64
 #define LIMIT_TRANSACTION_ACTIONS 65536
+/* Of this run, not acknowledged by all who took part. */
+#define LIMIT_TRANSACTIONS_KEPT 4096
 
 #endif

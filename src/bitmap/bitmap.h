@@ -75,6 +75,16 @@ int bitmap_resize(struct bitmap *bitmap,
                   bool grown_is_set,
                   GError **err);
 
+/* The bits themselves, for who stores them: bit n of the disk is bit n % 64 of
+ * word n / 64; bits past the end are clear. Borrowed until the bitmap changes its
+ * size. */
+const uint64_t *bitmap_words(const struct bitmap *bitmap, uint64_t *ret_count);
+/* ORs words in, from word `first` on; bits past the end are dropped. */
+void bitmap_or_words(struct bitmap *bitmap,
+                     uint64_t first,
+                     const uint64_t *words,
+                     uint64_t count);
+
 /* SHA-256 of the bits, hex, as x-debug-block-dirty-bitmap-sha256 gives it: the
  * words of the lowest level, bit n of the disk is bit n%64 of word n/64. */
 char *bitmap_sha256(const struct bitmap *bitmap);

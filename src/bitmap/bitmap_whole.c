@@ -103,6 +103,32 @@ int bitmap_resize(struct bitmap *bitmap,
     return 0;
 }
 
+const uint64_t *bitmap_words(const struct bitmap *bitmap, uint64_t *ret_count)
+{
+    *ret_count = divide_round_up(bitmap->segment_count, BITMAP_WORD_BITS);
+    return bitmap->levels[0];
+}
+
+void bitmap_or_words(struct bitmap *bitmap,
+                     uint64_t first,
+                     const uint64_t *words,
+                     uint64_t count)
+{
+    uint64_t end = divide_round_up(bitmap->segment_count, BITMAP_WORD_BITS);
+    uint64_t tail = bitmap->segment_count % BITMAP_WORD_BITS;
+
+    for (uint64_t i = 0; i < count && first + i < end; i++) {
+        uint64_t word = words[i];
+
+        if (first + i == end - 1 && tail != 0) {
+            word &= (UINT64_C(1) << tail) - 1;
+        }
+        if (word != 0) {
+            bitmap_or_word(bitmap, first + i, word);
+        }
+    }
+}
+
 char *bitmap_sha256(const struct bitmap *bitmap)
 {
     g_autoptr(GChecksum) checksum = g_checksum_new(G_CHECKSUM_SHA256);

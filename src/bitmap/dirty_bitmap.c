@@ -41,6 +41,10 @@ struct dirty_bitmap {
     bool enabled;             /* records, here or in the successor */
     const char *holder;       /* borrowed; NULL: not busy */
     const char *reserver;     /* borrowed; NULL: not reserved */
+    bool persistent;
+    char *reason;                           /* owned; NULL: consistent */
+    struct json_value *details;             /* owned; NULL: none */
+    struct dirty_bitmap_observer *observer; /* borrowed; NULL: none */
 };
 
 static struct dirty_bitmap *bitmap_of(struct list *link)
@@ -233,6 +237,8 @@ void dirty_bitmap_free(struct dirty_bitmap *bitmap)
     g_assert(bitmap->set == NULL);
     g_assert(bitmap->successor == NULL);
     bitmap_free(bitmap->bits);
+    json_free(bitmap->details);
+    g_free(bitmap->reason);
     g_free(bitmap->name);
     g_free(bitmap);
 }
@@ -302,6 +308,13 @@ bool dirty_bitmap_is_enabled(const struct dirty_bitmap *bitmap)
     return bitmap->enabled;
 }
 
+static void tell(struct dirty_bitmap *bitmap, enum dirty_bitmap_step step)
+{
+    if (bitmap->observer != NULL) {
+        bitmap->observer->changed(bitmap->observer, bitmap, step);
+    }
+}
+
 void dirty_bitmap_set_enabled(struct dirty_bitmap *bitmap, bool enabled)
 {
     g_assert(bitmap->successor == NULL);
@@ -311,6 +324,7 @@ void dirty_bitmap_set_enabled(struct dirty_bitmap *bitmap, bool enabled)
     } else {
         trace_bitmap_disable(block_name(bitmap->made_for), bitmap->name);
     }
+    tell(bitmap, DIRTY_BITMAP_SWITCHED);
 }
 
 struct bitmap *dirty_bitmap_bits(struct dirty_bitmap *bitmap)
@@ -354,6 +368,55 @@ int dirty_bitmap_check_free(const struct dirty_bitmap *bitmap, GError **err)
                                             : bitmap->reserver);
 }
 
+void dirty_bitmap_set_persistent(struct dirty_bitmap *bitmap, bool persistent)
+{
+    bitmap->persistent = persistent;
+}
+
+bool dirty_bitmap_is_persistent(const struct dirty_bitmap *bitmap)
+{
+    return bitmap->persistent;
+}
+
+void dirty_bitmap_set_inconsistent(struct dirty_bitmap *bitmap,
+                                   const char *reason)
+{
+    g_free(bitmap->reason);
+    bitmap->reason = g_strdup(reason);
+    bitmap->enabled = false;
+}
+
+const char *dirty_bitmap_reason(const struct dirty_bitmap *bitmap)
+{
+    return bitmap->reason;
+}
+
+int dirty_bitmap_check_usable(const struct dirty_bitmap *bitmap, GError **err)
+{
+    if (bitmap->reason != NULL) {
+        return error_set(err, -ESTALE,
+                         "Bitmap '%s' on node '%s' is inconsistent and cannot "
+                         "be used: %s. Remove it, add it again, and make a "
+                         "full backup",
+                         bitmap->name, block_name(bitmap->made_for),
+                         bitmap->reason);
+    }
+    return dirty_bitmap_check_free(bitmap, err);
+}
+
+void dirty_bitmap_set_details(struct dirty_bitmap *bitmap,
+                              struct json_value **details)
+{
+    json_free(bitmap->details);
+    bitmap->details = g_steal_pointer(details);
+}
+
+void dirty_bitmap_set_observer(struct dirty_bitmap *bitmap,
+                               struct dirty_bitmap_observer *observer)
+{
+    bitmap->observer = observer;
+}
+
 /*
  * Freezing and the two ways out.
  */
@@ -376,6 +439,12 @@ void dirty_bitmap_freeze(struct dirty_bitmap *bitmap,
     bitmap->holder = holder;
     trace_bitmap_freeze(block_name(bitmap->made_for), bitmap->name, holder,
                         dirty_bytes(bitmap));
+    tell(bitmap, DIRTY_BITMAP_FROZEN);
+}
+
+struct bitmap *dirty_bitmap_successor(struct dirty_bitmap *bitmap)
+{
+    return bitmap->successor;
 }
 
 bool dirty_bitmap_is_frozen(const struct dirty_bitmap *bitmap)
@@ -404,6 +473,7 @@ void dirty_bitmap_abdicate(struct dirty_bitmap *bitmap)
     thaw(bitmap);
     trace_bitmap_abdicate(block_name(bitmap->made_for), bitmap->name,
                           dirty_bytes(bitmap));
+    tell(bitmap, DIRTY_BITMAP_ABDICATED);
 }
 
 void dirty_bitmap_reclaim(struct dirty_bitmap *bitmap)
@@ -413,15 +483,16 @@ void dirty_bitmap_reclaim(struct dirty_bitmap *bitmap)
     thaw(bitmap);
     trace_bitmap_reclaim(block_name(bitmap->made_for), bitmap->name,
                          dirty_bytes(bitmap));
+    tell(bitmap, DIRTY_BITMAP_RECLAIMED);
 }
 
 /*
  * Showing.
  */
 
-static struct json_value *describe(const char *name,
+static struct json_value *describe(const struct dirty_bitmap *bitmap,
+                                   const char *name,
                                    const struct bitmap *bits,
-                                   bool recording,
                                    bool busy)
 {
     struct json_value *info = json_dict_new();
@@ -432,10 +503,29 @@ static struct json_value *describe(const char *name,
     }
     json_dict_set_uint(info, "count", dirty_bytes);
     json_dict_set_uint(info, "granularity", bitmap_granularity_bytes(bits));
-    json_dict_set_bool(info, "recording", recording);
+    json_dict_set_bool(info, "recording", bitmap->enabled);
     json_dict_set_bool(info, "busy", busy);
-    json_dict_set_bool(info, "persistent", false);
+    json_dict_set_bool(info, "persistent", bitmap->persistent);
     return info;
+}
+
+/* What only the entry with the name shows. */
+static void describe_more(const struct dirty_bitmap *bitmap,
+                          struct json_value *info)
+{
+    if (bitmap->reason != NULL) {
+        json_dict_set_bool(info, "inconsistent", true);
+        json_dict_set_string(info, "x-cohort-reason", bitmap->reason);
+    }
+    for (size_t i = 0;
+         bitmap->details != NULL && i < json_dict_length(bitmap->details);
+         i++) {
+        const char *key;
+        const struct json_value *value =
+            json_dict_entry(bitmap->details, i, &key);
+
+        json_dict_set(info, key, json_copy(value));
+    }
 }
 
 struct json_value *dirty_bitmap_query(struct block_node *node)
@@ -447,12 +537,14 @@ struct json_value *dirty_bitmap_query(struct block_node *node)
     }
     struct json_value *bitmaps = json_list_new();
     for (; bitmap != NULL; bitmap = dirty_bitmap_next(node, bitmap)) {
-        json_list_append(bitmaps,
-                         describe(bitmap->name, bitmap->bits, bitmap->enabled,
-                                  dirty_bitmap_is_busy(bitmap)));
+        struct json_value *info = describe(bitmap, bitmap->name, bitmap->bits,
+                                           dirty_bitmap_is_busy(bitmap));
+
+        describe_more(bitmap, info);
+        json_list_append(bitmaps, info);
         if (bitmap->successor != NULL) {
-            json_list_append(bitmaps, describe(NULL, bitmap->successor,
-                                               bitmap->enabled, false));
+            json_list_append(bitmaps,
+                             describe(bitmap, NULL, bitmap->successor, false));
         }
     }
     return bitmaps;

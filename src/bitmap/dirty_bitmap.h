@@ -87,12 +87,50 @@ void dirty_bitmap_set_enabled(struct dirty_bitmap *bitmap, bool enabled);
 /* The bits that the name stands for (P's while frozen); borrowed. */
 struct bitmap *dirty_bitmap_bits(struct dirty_bitmap *bitmap);
 
+/*
+ * Persistence. What makes bitmaps persistent is above this room
+ * (journal/tracker.h); here it is only known which are, and shown.
+ */
+void dirty_bitmap_set_persistent(struct dirty_bitmap *bitmap, bool persistent);
+bool dirty_bitmap_is_persistent(const struct dirty_bitmap *bitmap);
+/* It is not to be believed, and why (copied). It stops recording, is refused to
+ * whoever wants to use it, and can only be removed. */
+void dirty_bitmap_set_inconsistent(struct dirty_bitmap *bitmap,
+                                   const char *reason);
+/* NULL: it is consistent. Borrowed. */
+const char *dirty_bitmap_reason(const struct dirty_bitmap *bitmap);
+/* As dirty_bitmap_check_free(); also refuses (-ESTALE) an inconsistent one. */
+int dirty_bitmap_check_usable(const struct dirty_bitmap *bitmap, GError **err);
+/* More members for its entry in dirty_bitmap_query(); consumed, NULL: none. */
+void dirty_bitmap_set_details(struct dirty_bitmap *bitmap,
+                              struct json_value **details);
+
+/* Told after each step that is not the setting of a bit, on the thread that made
+ * it. One per bitmap, borrowed; NULL: none. */
+enum dirty_bitmap_step {
+    DIRTY_BITMAP_FROZEN,
+    DIRTY_BITMAP_ABDICATED,
+    DIRTY_BITMAP_RECLAIMED,
+    DIRTY_BITMAP_SWITCHED, /* recording or not */
+};
+
+struct dirty_bitmap_observer {
+    void (*changed)(struct dirty_bitmap_observer *observer,
+                    struct dirty_bitmap *bitmap,
+                    enum dirty_bitmap_step step);
+};
+
+void dirty_bitmap_set_observer(struct dirty_bitmap *bitmap,
+                               struct dirty_bitmap_observer *observer);
+
 /* Freezing. The successor's bits are made beforehand, so that the cut itself
  * cannot fail: `*successor` (same size and granularity, clear) is consumed.
  * The bitmap is busy, held by `holder`, until one of the two ways out. */
 void dirty_bitmap_freeze(struct dirty_bitmap *bitmap,
                          struct bitmap **successor,
                          const char *holder);
+/* What records while it is frozen; NULL: it is not. Borrowed. */
+struct bitmap *dirty_bitmap_successor(struct dirty_bitmap *bitmap);
 bool dirty_bitmap_is_frozen(const struct dirty_bitmap *bitmap);
 void dirty_bitmap_abdicate(struct dirty_bitmap *bitmap);
 void dirty_bitmap_reclaim(struct dirty_bitmap *bitmap);

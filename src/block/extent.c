@@ -20,8 +20,12 @@ int co_block_child_status(struct block_node *node,
     uint32_t alignment = node->limits.request_alignment_bytes;
     uint64_t start;
     uint64_t skip;
-    int error;
+    unsigned int *reader;
+    int error = node->read_error;
 
+    if (error < 0) {
+        return error;
+    }
     if (bytes == 0 || !bytes_range_within(offset, bytes, block_size(node))) {
         return -EINVAL;
     }
@@ -31,8 +35,13 @@ int co_block_child_status(struct block_node *node,
     }
     start = round_down(offset, alignment);
     skip = offset - start;
+    reader = block_reader_begin(node); /* whether it is zero is content, too */
     error = node->driver->co_status(node, start,
                                     round_up(skip + bytes, alignment), &extent);
+    if (error == 0) {
+        error = node->read_error;
+    }
+    block_reader_end(node, reader);
     if (error < 0) {
         return error;
     }
@@ -90,24 +99,49 @@ static int check_truncate(const struct block_node *node,
     return 0;
 }
 
+static int co_truncate(struct block_node *node,
+                       uint64_t size_bytes,
+                       bool shrink,
+                       GError **err)
+{
+    uint64_t old_bytes = block_size(node);
+    int ret = node->driver->co_truncate(node, size_bytes, shrink, err);
+
+    if (ret == 0) {
+        block_set_size(node, size_bytes);
+        block_hooks_resized(node, old_bytes, size_bytes);
+    }
+    return ret;
+}
+
+/* The hook that wants to know before; NULL: none does. */
+static struct block_hook *resize_hook(struct block_node *node)
+{
+    struct block_hook *hook = block_hook_find(node, BLOCK_HOOK_INTENT);
+
+    return hook != NULL && hook->co_resize_begin != NULL ? hook : NULL;
+}
+
 int co_block_child_truncate(struct block_node *node,
                             uint64_t size_bytes,
                             bool shrink,
                             GError **err)
 {
-    uint64_t old_bytes = block_size(node);
+    struct block_hook *hook = resize_hook(node);
     int ret = check_truncate(node, size_bytes, shrink, err);
 
-    if (ret < 0 || size_bytes == old_bytes) {
+    if (ret < 0 || size_bytes == block_size(node)) {
         return ret;
     }
-    ret = node->driver->co_truncate(node, size_bytes, shrink, err);
-    if (ret < 0) {
-        return ret;
+    if (hook == NULL) {
+        return co_truncate(node, size_bytes, shrink, err);
     }
-    block_set_size(node, size_bytes);
-    block_hooks_resized(node, old_bytes, size_bytes);
-    return 0;
+    ret = hook->co_resize_begin(hook, size_bytes, err);
+    if (ret == 0) {
+        ret = co_truncate(node, size_bytes, shrink, err);
+        hook->co_resize_end(hook);
+    }
+    return ret;
 }
 
 int co_block_child_claim(struct block_node *node,
@@ -120,16 +154,43 @@ int co_block_child_claim(struct block_node *node,
                : node->driver->co_claim(node, claim, begin, err);
 }
 
+/* No write is under way while the size changes: one that has been checked
+ * against the old size must not reach behind the new one. */
+static int co_truncate_alone(struct block_node *node,
+                             uint64_t size_bytes,
+                             bool shrink,
+                             GError **err)
+{
+    int ret;
+
+    node = co_block_gate_enter(node, BLOCK_LANE_WRITE);
+    co_block_gate_be_alone(node);
+    ret = co_truncate(node, size_bytes, shrink, err);
+    block_gate_go_on(node);
+    block_gate_leave(node, BLOCK_LANE_WRITE);
+    return ret;
+}
+
+/* What waits for a disk beside it is done while writes go on. */
 int co_block_truncate(struct block_node *node,
                       uint64_t size_bytes,
                       bool shrink,
                       GError **err)
 {
-    int ret;
+    struct block_hook *hook = resize_hook(node);
+    int ret = check_truncate(node, size_bytes, shrink, err);
 
     g_assert(loop_current() == node->home);
-    node = co_block_gate_enter(node, BLOCK_LANE_WRITE);
-    ret = co_block_child_truncate(node, size_bytes, shrink, err);
-    block_gate_leave(node, BLOCK_LANE_WRITE);
+    if (ret < 0 || size_bytes == block_size(node)) {
+        return ret;
+    }
+    if (hook == NULL) {
+        return co_truncate_alone(node, size_bytes, shrink, err);
+    }
+    ret = hook->co_resize_begin(hook, size_bytes, err);
+    if (ret == 0) {
+        ret = co_truncate_alone(node, size_bytes, shrink, err);
+        hook->co_resize_end(hook);
+    }
     return ret;
 }

@@ -31,6 +31,8 @@ void block_gate_init(struct block_gate *gate)
         list_init(&gate->lanes[i].held);
     }
     co_queue_init(&gate->idle);
+    gate->alone = 0;
+    co_mutex_init(&gate->turn);
 }
 
 static void lane_wake_first(struct block_gate_lane *lane)
@@ -139,7 +141,9 @@ static void gate_count_out(struct block_gate *gate, enum block_lane lane)
 {
     g_assert(gate->lanes[lane].under_way > 0);
     gate->lanes[lane].under_way--;
-    if (gate->lanes[lane].under_way == 0 && !co_queue_is_empty(&gate->idle)) {
+    if ((gate->lanes[lane].under_way == 0 ||
+         (gate->alone > 0 && lane == BLOCK_LANE_WRITE)) &&
+        !co_queue_is_empty(&gate->idle)) {
         co_queue_wake_all(&gate->idle);
     }
 }
@@ -180,6 +184,28 @@ static void lane_open(struct block_gate_lane *lane)
     g_assert(lane->closed > 0);
     lane->closed--;
     lane_wake_first(lane);
+}
+
+void co_block_gate_be_alone(struct block_node *node)
+{
+    struct block_gate *gate = &node->gate;
+    struct block_gate_lane *lane = &gate->lanes[BLOCK_LANE_WRITE];
+
+    gate->alone++;
+    lane->closed++;
+    while (lane->under_way > gate->alone) {
+        co_queue_wait(&gate->idle);
+    }
+    co_mutex_lock(&gate->turn);
+}
+
+void block_gate_go_on(struct block_node *node)
+{
+    struct block_gate *gate = &node->gate;
+
+    co_mutex_unlock(&gate->turn);
+    gate->alone--;
+    lane_open(&gate->lanes[BLOCK_LANE_WRITE]);
 }
 
 int co_block_fence(struct block_node *node, uint64_t deadline_ns)

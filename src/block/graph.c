@@ -38,6 +38,12 @@ void block_graph_free(struct block_graph *graph)
     g_free(graph);
 }
 
+void block_graph_set_watcher(struct block_graph *graph,
+                             struct block_watcher *watcher)
+{
+    graph->watcher = watcher;
+}
+
 void block_graph_add_loop(struct block_graph *graph, struct loop *loop)
 {
     g_ptr_array_add(graph->loops, loop);
@@ -286,6 +292,29 @@ static int co_open_driver(struct block_node *node,
     return ret;
 }
 
+static void co_close_driver(struct block_node *node)
+{
+    struct loop *main = node->graph->main;
+
+    co_move(node->home);
+    block_hooks_release(node);
+    if (node->driver->co_close != NULL) {
+        node->driver->co_close(node);
+    }
+    co_move(main);
+}
+
+static int co_tell_opened(struct block_node *node, GError **err)
+{
+    struct block_watcher *watcher = node->graph->watcher;
+    int ret = watcher == NULL ? 0 : watcher->co_opened(watcher, node, err);
+
+    if (ret < 0) {
+        co_close_driver(node);
+    }
+    return ret;
+}
+
 int co_block_open(struct block_graph *graph,
                   const struct json_value *options,
                   struct loop *home,
@@ -324,6 +353,9 @@ int co_block_open(struct block_graph *graph,
     }
     if (ret == 0) {
         ret = co_open_driver(node, options, err);
+    }
+    if (ret == 0) {
+        ret = co_tell_opened(node, err);
     }
     if (ret < 0) {
         co_block_edges_release(node);
@@ -389,18 +421,16 @@ int co_block_add(struct block_graph *graph,
 
 void co_block_close(struct block_node *node)
 {
-    struct loop *main = node->graph->main;
+    struct block_watcher *watcher = node->graph->watcher;
 
     node->deleting = true;
     while (node->visitors + node->visitors_waiting > 0) {
         co_queue_wait(&node->visits);
     }
-    co_move(node->home);
-    block_hooks_release(node);
-    if (node->driver->co_close != NULL) {
-        node->driver->co_close(node);
+    if (watcher != NULL) {
+        watcher->co_closing(watcher, node);
     }
-    co_move(main);
+    co_close_driver(node);
     co_block_edges_release(node);
     node_free(node);
 }

@@ -46,6 +46,7 @@ struct move {
     GPtrArray *users;              /* ... with requests of their own accord */
     guint resting;                 /* so many users were told to rest ... */
     guint drained;                 /* ... and so many nodes' gates are closed */
+    bool hooks_told;               /* of the move */
     uint64_t deadline_ns;          /* for all of it */
     const struct block_node *hung; /* who did not come to rest */
 };
@@ -136,12 +137,19 @@ static int co_move_stop(struct move *move)
             return ret;
         }
     }
+    for (guint i = 0; i < move->nodes->len; i++) {
+        block_hooks_moving(g_ptr_array_index(move->nodes, i));
+    }
+    move->hooks_told = true;
     return 0;
 }
 
 /* On the home that the piece has now: what was stopped. */
 static void move_go_on(const struct move *move)
 {
+    for (guint i = 0; move->hooks_told && i < move->nodes->len; i++) {
+        block_hooks_moved(g_ptr_array_index(move->nodes, i));
+    }
     for (guint i = 0; i < move->drained; i++) {
         block_undrain(g_ptr_array_index(move->nodes, i));
     }

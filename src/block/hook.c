@@ -96,6 +96,28 @@ void block_hooks_resized(struct block_node *node,
     }
 }
 
+void block_hooks_moving(struct block_node *node)
+{
+    LIST_FOREACH(link, &node->hooks) {
+        struct block_hook *hook = LIST_ENTRY(link, struct block_hook, link);
+
+        if (hook->moving != NULL) {
+            hook->moving(hook);
+        }
+    }
+}
+
+void block_hooks_moved(struct block_node *node)
+{
+    LIST_FOREACH(link, &node->hooks) {
+        struct block_hook *hook = LIST_ENTRY(link, struct block_hook, link);
+
+        if (hook->moved != NULL) {
+            hook->moved(hook);
+        }
+    }
+}
+
 void block_hooks_release(struct block_node *node)
 {
     for (;;) {

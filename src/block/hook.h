@@ -38,9 +38,22 @@ struct block_hook {
     void (*resized)(struct block_hook *hook,
                     uint64_t old_bytes,
                     uint64_t new_bytes);
+    /* Around a change of the node's size, by who asks for it. The first may wait
+     * and refuse; the second comes after it, also when the size could not be
+     * changed, and after resized(). NULL (both): does not care. At most one hook
+     * of a node, of stage BLOCK_HOOK_INTENT, has them. */
+    int (*co_resize_begin)(struct block_hook *hook,
+                           uint64_t new_bytes,
+                           GError **err);
+    void (*co_resize_end)(struct block_hook *hook);
     /* The node is being closed and has let go of the hook: home thread, no
      * request is under way. The owner may free it here. NULL: does not care. */
     void (*node_closing)(struct block_hook *hook, struct block_node *node);
+    /* The node is drained and about to get another home: on the old one; then on
+     * the new one (or, the move having failed, on the old one again). For timers.
+     * NULL: does not care. */
+    void (*moving)(struct block_hook *hook);
+    void (*moved)(struct block_hook *hook);
 };
 
 void block_hook_add(struct block_node *node, struct block_hook *hook);

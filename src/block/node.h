@@ -38,6 +38,22 @@ void block_graph_add_drivers(struct block_graph *graph,
 /* Every node must be gone. */
 void block_graph_free(struct block_graph *graph);
 
+/* Who wants to know of nodes that come and go: opened by blockdev-add, or as
+ * someone's child. Embedded by its owner; coroutines of the main thread. */
+struct block_watcher {
+    /* The node is open and has its size, but nobody can find it yet, so it has no
+     * requests. A failure closes it again, and is why it cannot be opened. */
+    int (*co_opened)(struct block_watcher *watcher,
+                     struct block_node *node,
+                     GError **err);
+    /* The node will be closed, has no users and no requests, and still works. */
+    void (*co_closing)(struct block_watcher *watcher, struct block_node *node);
+};
+
+/* Before the first node; at most one. Borrowed. */
+void block_graph_set_watcher(struct block_graph *graph,
+                             struct block_watcher *watcher);
+
 /* Offers a loop as a home. Removing is refused (-EBUSY) while it is one. */
 void block_graph_add_loop(struct block_graph *graph, struct loop *loop);
 int block_graph_remove_loop(struct block_graph *graph,

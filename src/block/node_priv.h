@@ -51,6 +51,8 @@ struct block_gate_lane {
 struct block_gate {
     struct block_gate_lane lanes[BLOCK_LANES];
     struct co_queue idle; /* who waits for under_way to become 0 */
+    unsigned int alone;   /* requests that want the write lane for themselves */
+    struct co_mutex turn; /* which of them has it */
 };
 
 /* Reads under way, for who has to know when those are over that have begun. They
@@ -128,6 +130,7 @@ struct block_graph {
     size_t next_loop;                               /* whose turn it is */
     struct list nodes;                              /* newest first */
     unsigned int names_generated;
+    struct block_watcher *watcher; /* NULL: nobody */
     struct co_mutex lock;
 };
 
@@ -202,6 +205,10 @@ void block_gate_init(struct block_gate *gate);
 struct block_node *co_block_gate_enter(struct block_node *node,
                                        enum block_lane lane);
 void block_gate_leave(struct block_node *node, enum block_lane lane);
+/* For a request in the write lane: waits until every other there is through, and
+ * lets none in until it has gone on. */
+void co_block_gate_be_alone(struct block_node *node);
+void block_gate_go_on(struct block_node *node);
 
 static inline bool block_lane_is_open(const struct block_gate_lane *lane)
 {
@@ -242,6 +249,8 @@ int co_block_hooks_run(struct block_node *node,
 void block_hooks_resized(struct block_node *node,
                          uint64_t old_bytes,
                          uint64_t new_bytes);
+void block_hooks_moving(struct block_node *node);
+void block_hooks_moved(struct block_node *node);
 void block_hooks_release(struct block_node *node);
 
 /* align.c: to the driver, aligned and serialised as the driver needs it. */

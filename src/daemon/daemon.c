@@ -101,6 +101,25 @@ static void engine_event(void *opaque,
     qmp_server_event(daemon->engine.qmp, name, data);
 }
 
+/* Persistent bitmaps of a node have been lost. */
+static void tell_trouble(void *opaque,
+                         const char *node,
+                         const char *reason,
+                         bool is_durable)
+{
+    struct json_value *data = json_dict_new();
+
+    g_warning("The persistent bitmaps of node '%s' are inconsistent: %s%s",
+              node, reason,
+              is_durable ? ""
+                         : ". Nor could that be stored: after a crash they "
+                           "must not be believed");
+    json_dict_set_string(data, "node-name", node);
+    json_dict_set_string(data, "reason", reason);
+    json_dict_set_bool(data, "durable", is_durable);
+    engine_event(opaque, "X_COHORT_TRACKING_FAILED", data);
+}
+
 static void engine_init(struct daemon *daemon, struct loop *main_loop)
 {
     struct engine *engine = &daemon->engine;
@@ -109,6 +128,13 @@ static void engine_init(struct daemon *daemon, struct loop *main_loop)
     engine->graph = block_graph_new(main_loop, block_drivers);
     block_graph_add_drivers(engine->graph, backup_drivers);
     engine->jobs = job_list_new(engine_event, daemon);
+    daemon_state_init(&daemon->state, daemon->settings->state_directory,
+                      main_loop, engine_event, daemon);
+    engine->coordinator = daemon->state.coordinator;
+    daemon->state.tracking.on_trouble = tell_trouble;
+    daemon->state.tracking.opaque = daemon;
+    engine->tracking = &daemon->state.tracking;
+    block_graph_set_watcher(engine->graph, &daemon->state.tracking.watcher);
     engine->exports = export_list_new(engine->graph, engine_event, daemon);
     engine->qmp = qmp_server_new(engine);
     engine->quit = engine_quit;

@@ -12,6 +12,7 @@
 #include "daemon/iothread.h"
 #include "daemon/options.h"
 #include "daemon/shutdown.h"
+#include "daemon/state.h"
 #include "loop/co_lock.h"
 #include "loop/io.h"
 #include "qmp/engine.h"
@@ -27,6 +28,7 @@ struct daemon {
     const struct daemon_step *step; /* which acts now; NULL: none */
     struct chardev_list chardevs;
     struct iothread_list iothreads;
+    struct daemon_state state;
     bool quitting;
     bool signalled; /* by SIGTERM or SIGINT, that is */
     struct shutdown shutdown;

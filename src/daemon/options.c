@@ -46,6 +46,12 @@ const struct daemon_option daemon_options[] = {
       .argument = "FILE",
       .help = "Writes the process id there when everything is ready; locked\n"
               "while the daemon runs, removed when it ends." },
+    { .name = "state-dir",
+      .argument = "DIRECTORY",
+      .help = "Where the outcomes of transactions over persistent bitmaps are\n"
+              "kept; made when first needed. Default: $STATE_DIRECTORY, else\n"
+              "/var/lib/cohort for root, else $XDG_STATE_HOME/cohort, else\n"
+              "~/.local/state/cohort." },
     { .name = "daemonize",
       .help =
           "Goes to the background; the command returns when everything\n"
@@ -136,6 +142,8 @@ static void take_option(struct daemon_settings *settings,
         g_array_append_val(settings->steps, step);
     } else if (strcmp(option->name, "pidfile") == 0) {
         settings->pidfile = text;
+    } else if (strcmp(option->name, "state-dir") == 0) {
+        settings->state_directory = text;
     } else if (strcmp(option->name, "daemonize") == 0) {
         settings->daemonize = true;
     } else if (strcmp(option->name, "help") == 0) {

@@ -41,8 +41,9 @@ struct daemon_step {
 struct daemon_settings {
     enum daemon_action action;
     bool daemonize;
-    const char *pidfile; /* borrowed from argv; NULL: none */
-    GArray *steps;       /* struct daemon_step */
+    const char *pidfile;         /* borrowed from argv; NULL: none */
+    const char *state_directory; /* likewise; NULL: by the environment */
+    GArray *steps;               /* struct daemon_step */
 };
 
 /* Parses argv (strings are borrowed). On failure `*settings` needs no release. */

@@ -2,7 +2,7 @@
 /*
  * Happy path: no command starts any more; exports go (their clients with them),
  * jobs are cancelled, which gives bitmaps back what they lost to a running
- * backup, nodes close, clients of the monitors get what is still to be said
+ * backup (what is in doubt ends undecided, as in a crash), nodes close, clients of the monitors get what is still to be said
  * (events of the end, the reply to `quit`), threads end.
  *
  * A disk that hangs holds each of these up for as long as it does: its requests
@@ -118,11 +118,14 @@ void co_shutdown(struct daemon *daemon)
     shutdown->stage = SHUTDOWN_EXPORTS;
     co_export_shutdown(engine->exports);
     shutdown->stage = SHUTDOWN_JOBS;
+    coordinator_let_go(engine->coordinator);
     co_job_cancel_all(engine->jobs);
     shutdown->stage = SHUTDOWN_NODES;
     co_block_graph_lock(engine->graph);
     co_block_del_all(engine->graph);
     block_graph_unlock(engine->graph);
+    co_daemon_state_close(&daemon->state);
+    engine->coordinator = NULL;
     shutdown->stage = SHUTDOWN_CLIENTS;
     co_qmp_server_close(engine->qmp);
     iothread_list_release(&daemon->iothreads);

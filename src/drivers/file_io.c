@@ -224,7 +224,8 @@ static int durability_result(struct file_state *state, int ret)
     if (ret < 0 && !state->direct) {
         state->flush_failed = true;
     }
-    return ret;
+    /* Of two syncs at once only one may be told of the error. */
+    return ret == 0 && state->flush_failed ? -EIO : ret;
 }
 
 static int co_write(struct block_node *node,

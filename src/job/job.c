@@ -159,6 +159,13 @@ void job_conclude(struct job *job, bool dismiss)
     }
 }
 
+void job_vanish(struct job *job)
+{
+    job->state = JOB_NULL;
+    co_queue_wake_all(&job->list->ended);
+    job_free(job);
+}
+
 void co_job_discard(struct job *job)
 {
     g_assert(job->state == JOB_CREATED);

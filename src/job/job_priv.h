@@ -56,7 +56,7 @@ struct job {
     bool started;
     bool working; /* co_run has not been seen to return */
     bool nudged;  /* a nudge was sent at least once */
-    bool sealed;  /* the group commits: nothing changes that any more */
+    bool sealed;  /* the group is being decided: too late to cancel */
     int result;
     GError *error;           /* set when result < 0 */
     struct co_queue resumed; /* waits while paused */
@@ -85,6 +85,8 @@ struct job_txn {
     bool finalize;           /* job-finalize has come, or none is needed */
     struct co_queue changed; /* any of the above has */
     struct job_txn_origin origin;
+    struct job_txn_decider *decider; /* NULL: prepared by all is decided */
+    GError *doubt;                   /* why it is in doubt; NULL: it is not */
     /* Who brought it down: by failing, or by being cancelled. NULL: nobody. */
     const struct job *culprit;
     bool culprit_failed;
@@ -95,6 +97,8 @@ void job_move(struct job *job, enum job_state state);
 /* To concluded, and on to null unless the job is to be dismissed by hand; frees
  * it then. Its final event has been sent. */
 void job_conclude(struct job *job, bool dismiss);
+/* Frees it without a word to anyone. */
+void job_vanish(struct job *job);
 /* Notes a failure; takes `error`, NULL: the text of the errno. */
 void job_set_result(struct job *job, int result, GError *error);
 

@@ -2,14 +2,16 @@
 /*
  * One coroutine per group, on the main thread, from start to end:
  *
- *     gather ──> finalize ──> prepare all ──> commit all ──┐
- *        │          │             │                        ├──> clean and tell
- *        └──────────┴─────────────┴──> abort all ──────────┘    each
+ *     gather ──> finalize ──> prepare all ──> decide ──> commit all ──┐
+ *        │          │             │             │                      ├──> clean
+ *        └──────────┴─────────────┴─────────────┴──> abort all ────────┘  and tell
+ *                                                                         each
  *
  * The first failure or cancel flags the group and all its members, once, and
  * nudges those at work; the coroutine then waits until the last co_run has
  * returned. Until the group is sealed (all are prepared, none flagged) a cancel
- * wins; after that nothing can change the outcome. A member's end is told
+ * wins; after that only the decider says what becomes of it, and without one it
+ * commits. A member's end is told
  * (COMPLETED or CANCELLED, concluded, null) after the fate of all is known, and
  * member by member.
  */
@@ -52,6 +54,18 @@ void job_txn_add_companion(struct job_txn *txn,
                            struct job_txn_companion *companion)
 {
     list_append(&txn->companions, &companion->link);
+}
+
+void job_txn_set_decider(struct job_txn *txn, struct job_txn_decider *decider)
+{
+    g_assert(txn->decider == NULL);
+    txn->decider = decider;
+}
+
+void job_txn_set_doubt(struct job_txn *txn, const GError *why)
+{
+    g_clear_error(&txn->doubt);
+    txn->doubt = g_error_copy(why);
 }
 
 static void co_commit_companions(struct job_txn *txn)
@@ -146,6 +160,9 @@ static bool co_gather(struct job_txn *txn)
     if (txn->aborting) {
         return false;
     }
+    if (txn->decider != NULL) {
+        txn->decider->pending(txn->decider);
+    }
     LIST_FOREACH(link, &txn->members) {
         struct job *job = member_of(link);
         job_move(job, JOB_PENDING);
@@ -189,20 +206,71 @@ static int co_prepare_members(struct job_txn *txn)
     return 0;
 }
 
+/* What the decider fails with is told as its first member's failure. */
+static void fail_first(struct job_txn *txn, int result, GError *error)
+{
+    fail_member(txn, member_of(txn->members.next), result, error);
+}
+
+static int co_prepare_decider(struct job_txn *txn)
+{
+    GError *error = NULL;
+    int result = txn->decider->co_prepare(txn->decider, &error);
+
+    if (result < 0) {
+        fail_first(txn, result, error);
+    }
+    return txn->aborting ? -ECANCELED : 0;
+}
+
 static bool co_prepare(struct job_txn *txn)
 {
     trace_group_prepare_begin(job_txn_label(txn));
     int result = co_prepare_members(txn);
+    if (result == 0 && txn->decider != NULL) {
+        result = co_prepare_decider(txn);
+    }
     trace_group_prepare_end(job_txn_label(txn), result);
     return result == 0;
+}
+
+static void set_sealed(struct job_txn *txn, bool sealed)
+{
+    LIST_FOREACH(link, &txn->members) {
+        member_of(link)->sealed = sealed;
+    }
+}
+
+/* From here on no cancel comes through, until the verdict is abort. */
+static enum job_txn_verdict co_decide(struct job_txn *txn)
+{
+    enum job_txn_verdict verdict = JOB_TXN_COMMIT;
+    GError *error = NULL;
+
+    set_sealed(txn, true);
+    if (txn->decider != NULL) {
+        verdict = txn->decider->co_decide(txn->decider, txn, &error);
+    }
+    if (verdict == JOB_TXN_ABORT) {
+        set_sealed(txn, false);
+        fail_first(txn, -EIO, error);
+    } else {
+        g_clear_error(&error);
+    }
+    return verdict;
+}
+
+static void co_settle(struct job_txn *txn, enum job_txn_verdict verdict)
+{
+    if (txn->decider != NULL) {
+        txn->decider->co_settle(txn->decider, verdict);
+    }
 }
 
 static void co_commit(struct job_txn *txn)
 {
     trace_group_commit_begin(job_txn_label(txn));
-    LIST_FOREACH(link, &txn->members) {
-        member_of(link)->sealed = true;
-    }
+    co_settle(txn, JOB_TXN_COMMIT);
     LIST_FOREACH(link, &txn->members) {
         struct job *job = member_of(link);
         if (job->ops->co_commit != NULL) {
@@ -211,6 +279,17 @@ static void co_commit(struct job_txn *txn)
     }
     co_commit_companions(txn);
     trace_group_commit_end(job_txn_label(txn));
+}
+
+static void co_abort_members(struct job_txn *txn)
+{
+    LIST_FOREACH(link, &txn->members) {
+        struct job *job = member_of(link);
+        if (job->ops->co_abort != NULL) {
+            job->ops->co_abort(job);
+        }
+    }
+    co_abort_companions(txn);
 }
 
 static void co_abort(struct job_txn *txn)
@@ -226,14 +305,25 @@ static void co_abort(struct job_txn *txn)
             job_move(job, JOB_ABORTING);
         }
     }
-    LIST_FOREACH(link, &txn->members) {
-        struct job *job = member_of(link);
-        if (job->ops->co_abort != NULL) {
-            job->ops->co_abort(job);
-        }
-    }
-    co_abort_companions(txn);
+    co_settle(txn, JOB_TXN_ABORT);
+    co_abort_members(txn);
     trace_group_abort_end(job_txn_label(txn));
+}
+
+/* Undecided: the members go, and nobody hears of an end that is none. */
+static void co_let_go(struct job_txn *txn)
+{
+    co_settle(txn, JOB_TXN_LET_GO);
+    co_abort_members(txn);
+    while (!list_is_empty(&txn->members)) {
+        struct job *job = member_of(txn->members.next);
+        if (job->ops->co_clean != NULL) {
+            job->ops->co_clean(job);
+        }
+        list_remove(&job->txn_link);
+        job->txn = NULL;
+        job_vanish(job);
+    }
 }
 
 static void co_clean_and_tell(struct job_txn *txn)
@@ -250,17 +340,36 @@ static void co_clean_and_tell(struct job_txn *txn)
     }
 }
 
+static enum job_txn_verdict co_find_verdict(struct job_txn *txn)
+{
+    if (co_gather(txn) && co_wait_for_finalize(txn) && co_prepare(txn)) {
+        return co_decide(txn);
+    }
+    return JOB_TXN_ABORT;
+}
+
+static void co_end_decider(struct job_txn *txn)
+{
+    if (txn->decider != NULL) {
+        txn->decider->co_end(txn->decider);
+    }
+}
+
 static void co_run_group(void *opaque)
 {
     struct job_txn *txn = opaque;
 
-    if (co_gather(txn) && co_wait_for_finalize(txn) && co_prepare(txn)) {
-        co_commit(txn);
-    } else {
-        co_abort(txn);
+    switch (co_find_verdict(txn)) {
+    case JOB_TXN_COMMIT: co_commit(txn); break;
+    case JOB_TXN_ABORT: co_abort(txn); break;
+    case JOB_TXN_LET_GO: co_let_go(txn); break;
     }
-    job_txn_trace_end(txn);
+    co_end_decider(txn);
+    if (!list_is_empty(&txn->members)) {
+        job_txn_trace_end(txn);
+    }
     co_clean_and_tell(txn);
+    g_clear_error(&txn->doubt);
     g_free(txn);
 }
 

@@ -47,6 +47,21 @@ int job_resume(struct job *job, GError **err)
     return result;
 }
 
+static int refuse_sealed(const struct job *job, GError **err)
+{
+    if (job->txn != NULL && job->txn->doubt != NULL) {
+        return error_set(err, -EBUSY,
+                         "Job '%s' cannot be cancelled: whether its group was "
+                         "committed is in doubt, and it ends as soon as that "
+                         "can be settled (%s)",
+                         job->id, job->txn->doubt->message);
+    }
+    return error_set(err, -EBUSY,
+                     "Job '%s' cannot be cancelled: it has succeeded and is "
+                     "being finalized",
+                     job->id);
+}
+
 int job_cancel(struct job *job, bool force, GError **err)
 {
     int result =
@@ -56,10 +71,7 @@ int job_cancel(struct job *job, bool force, GError **err)
         return result;
     }
     if (job->sealed) {
-        return error_set(err, -EBUSY,
-                         "Job '%s' cannot be cancelled: it has succeeded and "
-                         "is being finalized",
-                         job->id);
+        return refuse_sealed(job, err);
     }
     if (!force && is_pausing(job)) {
         return error_set(err, -EBUSY,

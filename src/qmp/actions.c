@@ -7,6 +7,8 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "job/job_txn.h"
+#include "qmp/action_record.h"
+#include "qmp/action_tracking.h"
 
 /* --- abort: fails on purpose, to try how the others are undone --------------- */
 
@@ -77,6 +79,20 @@ static const struct action_type *find_type(const char *name)
     g_assert_not_reached(); /* the schema has checked the name */
 }
 
+/* Who decides the group that ends with job `index`. */
+static void set_decider(const struct action_context *context,
+                        struct job_txn *txn,
+                        guint index)
+{
+    struct durable_group *group =
+        context->grouped ? context->group
+                         : g_ptr_array_index(context->job_groups, index);
+
+    if (group != NULL) {
+        job_txn_set_decider(txn, durable_group_decider(group));
+    }
+}
+
 /* Jobs of a grouped transaction share a group, with all that goes with it;
  * others have one each. */
 static void start_jobs(const struct action_context *context,
@@ -95,6 +111,7 @@ static void start_jobs(const struct action_context *context,
         }
         job_txn_add(group, g_ptr_array_index(context->jobs, i));
         if (!context->grouped) {
+            set_decider(context, group, i);
             job_txn_start(&group);
         }
     }
@@ -103,8 +120,56 @@ static void start_jobs(const struct action_context *context,
             job_txn_add_companion(group,
                                   g_ptr_array_index(context->companions, i));
         }
+        set_decider(context, group, 0);
         job_txn_start(&group);
     }
+}
+
+/* Changes of persistent bitmaps that are no part of a group of jobs: one record,
+ * now. If it cannot be made the changes are undone. */
+static int co_decide_changes(struct action_context *context, GError **err)
+{
+    int ret = context->group == NULL
+                  ? 0
+                  : co_durable_group_decide(&context->group, err);
+
+    for (guint i = 0; i < context->companions->len; i++) {
+        struct job_txn_companion *companion =
+            g_ptr_array_index(context->companions, i);
+
+        if (ret == 0) {
+            companion->co_commit(companion);
+        } else {
+            companion->co_abort(companion);
+        }
+    }
+    g_ptr_array_set_size(context->companions, 0);
+    return ret;
+}
+
+/* The instant is over. */
+static int co_go_on(struct action_context *context,
+                    const struct transaction_report *report,
+                    GError **err)
+{
+    g_autoptr(GPtrArray) ids = g_ptr_array_new_with_free_func(g_free);
+    int ret = context->grouped ? 0 : co_decide_changes(context, err);
+
+    for (guint i = 0; i < context->jobs->len; i++) {
+        g_ptr_array_add(ids,
+                        g_strdup(job_id(g_ptr_array_index(context->jobs, i))));
+    }
+    start_jobs(context, report);
+    /* The command has failed, so its jobs end as if they had never been. */
+    for (guint i = 0; ret < 0 && i < ids->len; i++) {
+        struct job *job =
+            job_find(context->engine->jobs, g_ptr_array_index(ids, i));
+
+        if (job != NULL) {
+            (void)job_cancel(job, true, NULL);
+        }
+    }
+    return ret;
 }
 
 static int check_count(const struct json_value *actions, GError **err)
@@ -162,26 +227,34 @@ static struct transaction *make_transaction(struct action_context *context,
         transaction_add_action(
             transaction, type->create(context, json_dict_get(item, "data")));
     }
+    transaction_add_action(transaction, action_record_new(context));
     return transaction;
 }
 
 int co_actions_run(struct engine *engine,
                    const struct json_value *actions,
                    bool grouped,
+                   const char *client_id,
                    GError **err)
 {
     const struct json_value *job = first_job(actions);
     g_autoptr(GPtrArray) jobs = g_ptr_array_new();
+    g_autoptr(GPtrArray) job_groups = g_ptr_array_new();
     g_autoptr(GPtrArray) companions = g_ptr_array_new();
     g_autofree char *group_name =
-        g_strdup_printf("the group of job %s",
-                        job == NULL ? "" : json_dict_string(job, "job-id", ""));
+        grouped && job != NULL
+            ? g_strdup_printf("the group of job %s",
+                              json_dict_string(job, "job-id", ""))
+            : g_strdup("a transaction");
     struct action_context context = {
         .engine = engine,
         .jobs = jobs,
         /* Without a job there is nothing to wait for. */
         .grouped = grouped && job != NULL,
+        .job_groups = job_groups,
         .companions = companions,
+        .actions = json_list_length(actions),
+        .client_id = client_id,
         .group_name = group_name,
     };
     struct transaction_report report = { .number = 0 };
@@ -198,10 +271,12 @@ int co_actions_run(struct engine *engine,
     report.number = ++engine->transactions;
     transaction_set_report(transaction, &report);
     ret = co_transaction_run(&transaction, err);
-    if (ret == 0) {
-        start_jobs(&context, &report);
+    if (ret < 0) {
+        (void)co_action_tracking_end(&context, false, NULL);
+        return ret;
     }
-    return ret;
+    ret = co_action_tracking_end(&context, true, err);
+    return ret < 0 ? ret : co_go_on(&context, &report, err);
 }
 
 int co_action_run(struct engine *engine,
@@ -215,5 +290,5 @@ int co_action_run(struct engine *engine,
     json_dict_set_string(action, "type", type);
     json_dict_set(action, "data", json_copy(data));
     json_list_append(actions, action);
-    return co_actions_run(engine, actions, false, err);
+    return co_actions_run(engine, actions, false, NULL, err);
 }

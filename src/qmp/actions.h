@@ -9,20 +9,32 @@
 #define QMP_ACTIONS_H
 
 #include "base/schema.h"
+#include "job/durable_group.h"
 #include "job/transaction.h"
 #include "qmp/engine.h"
 
 /* What the actions of one transaction share. */
 struct action_context {
     struct engine *engine;
-    /* Jobs that its actions have made, in order; not started yet. */
+    /* Jobs that its actions have made, in order; not started yet. And for each the
+     * durable group that decides it, NULL: none. */
     GPtrArray *jobs;
+    GPtrArray *job_groups;
     /* Whether the jobs are one group; then other changes share its fate: as
      * struct job_txn_companion, in order. */
     bool grouped;
     GPtrArray *companions;
     /* What errors call the group while it lasts. */
     const char *group_name;
+    /* How many actions there are: one by itself needs no record. */
+    size_t actions;
+    struct action_tracking *tracking; /* of that one (action_tracking.h) */
+    /* Records (action_record.h): x-cohort-transaction-id, NULL: none; what they
+     * are made with, NULL: there are none; the one of all changes, and of all jobs
+     * of a group. */
+    const char *client_id;
+    struct durable_cut *cut;
+    struct durable_group *group;
 };
 
 /* One kind of action. */
@@ -51,10 +63,12 @@ extern const struct schema_type snapshot_sync_type;
 extern const struct schema_type transaction_arguments_type;
 
 /* Runs a list of {type, data} as one transaction; `grouped`: its jobs are one
- * group. When it succeeds its jobs have started. */
+ * group; `client_id` (may be NULL): what the client calls it. When it succeeds its
+ * jobs have started. */
 int co_actions_run(struct engine *engine,
                    const struct json_value *actions,
                    bool grouped,
+                   const char *client_id,
                    GError **err);
 /* The same for one action. */
 int co_action_run(struct engine *engine,
@@ -70,8 +84,10 @@ struct bitmap_view_entry {
     struct block_node *node;
     struct dirty_bitmap *bitmap; /* NULL: none of that name */
     uint64_t granularity_bytes;
-    bool is_new;  /* made by an earlier action of the same transaction */
-    GError *busy; /* why it may not be changed; NULL: it may */
+    bool is_new; /* made by an earlier action of the same transaction */
+    bool is_persistent;
+    GError *busy;    /* why it may not be changed; NULL: it may */
+    GError *useless; /* why it may only be removed; NULL: it is consistent */
 };
 
 /* Finds the node and the entry, and has the node fenced at the instant. Fails
@@ -89,6 +105,13 @@ int co_bitmap_view_get_free(struct engine *engine,
                             const char *bitmap_name,
                             struct bitmap_view_entry **ret_entry,
                             GError **err);
+/* As above; fails too if it is inconsistent. */
+int co_bitmap_view_get_usable(struct engine *engine,
+                              struct transaction *transaction,
+                              const char *node_name,
+                              const char *bitmap_name,
+                              struct bitmap_view_entry **ret_entry,
+                              GError **err);
 /* From here on the bitmap is in use by `holder` for later actions. */
 void bitmap_view_claim(struct bitmap_view_entry *entry, const char *holder);
 

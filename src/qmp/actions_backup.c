@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "bitmap/dirty_bitmap.h"
 #include "loop/coroutine.h"
+#include "qmp/action_record.h"
 #include "qmp/actions.h"
 #include "qmp/backup_target_file.h"
 #include "qmp/backup_types.h"
@@ -30,6 +31,7 @@ struct backup_action {
     struct job *job;                 /* NULL before prepare and after abort */
     struct bitmap_view_entry *entry; /* NULL: without bitmap */
     struct dirty_bitmap *bitmap;     /* what the entry stood for at prepare */
+    struct durable_group *group; /* what decides it; NULL: nothing durable */
     bool committed;
 };
 
@@ -55,6 +57,11 @@ static int check_bitmap_arguments(const struct json_value *data, GError **err)
         if (mode != NULL) {
             return error_set(err, -EINVAL,
                              "'bitmap-mode' has no meaning without a 'bitmap'");
+        }
+        if (json_dict_get(data, "x-cohort-base") != NULL) {
+            return error_set(err, -EINVAL,
+                             "'x-cohort-base' has no meaning without a "
+                             "'bitmap'");
         }
         return 0;
     }
@@ -213,6 +220,71 @@ static int fill_options(struct backup_action *self,
     return options->source == NULL ? -ENOENT : 0;
 }
 
+static bool is_point(const struct bitmap_point *point,
+                     const struct json_value *demand)
+{
+    char txid[JOURNAL_ID_TEXT_BYTES], disk[JOURNAL_ID_TEXT_BYTES];
+
+    journal_id_format(&point->txid, txid);
+    journal_id_format(&point->disk, disk);
+    return strcmp(json_dict_string(demand, "txid", ""), txid) == 0 &&
+           strcmp(json_dict_string(demand, "disk", ""), disk) == 0;
+}
+
+static bool has_base(const struct bitmap_base *base,
+                     const struct json_value *demand)
+{
+    switch (base->kind) {
+    case BITMAP_BASE_NONE: return false;
+    case BITMAP_BASE_ONE: return is_point(&base->points[0], demand);
+    case BITMAP_BASE_EITHER:
+        return is_point(&base->points[0], demand) ||
+               is_point(&base->points[1], demand);
+    }
+    g_assert_not_reached();
+}
+
+/* x-cohort-base: only of a bitmap that is a difference to that backup, and has
+ * recorded all that came after. */
+static int co_check_base(const struct bitmap_view_entry *entry,
+                         const struct json_value *demand,
+                         GError **err)
+{
+    struct bitmap_base base = { .kind = BITMAP_BASE_NONE };
+    struct loop *main = loop_current();
+    struct tracker *tracker;
+    bool enabled;
+
+    if (demand == NULL) {
+        return 0;
+    }
+    co_move(block_home(entry->node));
+    tracker = tracker_of(entry->node);
+    enabled = dirty_bitmap_is_enabled(entry->bitmap);
+    if (tracker != NULL) {
+        (void)tracker_base(tracker, entry->bitmap, &base);
+    }
+    co_move(main);
+    if (!has_base(&base, demand)) {
+        return error_set(err, -ESTALE,
+                         "Dirty bitmap '%s' of node '%s' is no difference to "
+                         "the backup that 'x-cohort-base' names (transaction "
+                         "%s); back up the whole disk",
+                         dirty_bitmap_name(entry->bitmap),
+                         block_name(entry->node),
+                         json_dict_string(demand, "txid", ""));
+    }
+    if (!enabled) {
+        return error_set(err, -EINVAL,
+                         "Dirty bitmap '%s' of node '%s' is disabled, and has "
+                         "not recorded all that came after the backup that "
+                         "'x-cohort-base' names",
+                         dirty_bitmap_name(entry->bitmap),
+                         block_name(entry->node));
+    }
+    return 0;
+}
+
 static int co_find_bitmap(struct backup_action *self,
                           struct transaction *transaction,
                           struct backup_options *options,
@@ -224,9 +296,14 @@ static int co_find_bitmap(struct backup_action *self,
     if (name == NULL) {
         return 0;
     }
-    ret = co_bitmap_view_get_free(self->context->engine, transaction,
-                                  block_name(options->source), name,
-                                  &self->entry, err);
+    ret = co_bitmap_view_get_usable(self->context->engine, transaction,
+                                    block_name(options->source), name,
+                                    &self->entry, err);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = co_check_base(self->entry, json_dict_get(self->data, "x-cohort-base"),
+                        err);
     if (ret < 0) {
         return ret;
     }
@@ -249,6 +326,13 @@ static int co_make_job(struct backup_action *self,
         return ret;
     }
     if (self->entry != NULL) {
+        ret = action_record_job(self->context, self->job, self->entry,
+                                options->bitmap_mode, &self->group, err);
+        if (ret < 0) {
+            co_job_discard(self->job);
+            self->job = NULL;
+            return ret;
+        }
         bitmap_view_claim(self->entry, job_id(self->job));
     }
     transaction_add_node(transaction, options->source);
@@ -338,6 +422,7 @@ static void co_clean_backup(struct transaction_action *action)
 
     if (self->committed) {
         g_ptr_array_add(self->context->jobs, self->job);
+        g_ptr_array_add(self->context->job_groups, self->group);
     }
     g_free(self);
 }

@@ -17,6 +17,8 @@
 #include "base/trace.h"
 #include "bitmap/dirty_bitmap.h"
 #include "loop/coroutine.h"
+#include "qmp/action_record.h"
+#include "qmp/action_tracking.h"
 #include "qmp/actions.h"
 #include "qmp/bitmap_change.h"
 
@@ -72,14 +74,20 @@ static const char *argument(const struct bitmap_action *self, const char *key)
     return json_dict_string(self->data, key, NULL);
 }
 
-/* In a group: prepares the change of a bitmap, which later actions find in use.
- * Without one there is nothing more to prepare. */
-static int prepare_change(struct bitmap_action *self,
-                          struct bitmap_view_entry *entry,
-                          enum bitmap_change_kind kind,
-                          GError **err)
+/* In a group, or where a record decides: prepares the change of a bitmap, which
+ * later actions find in use. A persistent bitmap's own change: its tracker holds
+ * still. Else there is nothing more to prepare. */
+static int co_prepare_change(struct bitmap_action *self,
+                             struct bitmap_view_entry *entry,
+                             enum bitmap_change_kind kind,
+                             GError **err)
 {
-    if (!self->context->grouped || entry->is_new) {
+    bool is_recorded = action_record_takes(self->context, entry);
+
+    if (action_tracking_takes(self->context, entry)) {
+        return co_action_tracking_begin(self->context, entry->node, 0, err);
+    }
+    if ((!self->context->grouped && !is_recorded) || entry->is_new) {
         return 0;
     }
     self->change =
@@ -89,7 +97,9 @@ static int prepare_change(struct bitmap_action *self,
         return -EBUSY;
     }
     bitmap_view_claim(entry, self->context->group_name);
-    return 0;
+    return is_recorded ? action_record_change(self->context, self->change,
+                                              entry, kind, err)
+                       : 0;
 }
 
 /* At the instant. Returns false when it is to be done for good, here. */
@@ -124,6 +134,32 @@ static int co_check_count(struct block_node *node, GError **err)
     return 0;
 }
 
+/* What will be undone when the group fails; and room in the tracking file. */
+static int co_prepare_new(struct bitmap_action *self,
+                          struct bitmap_view_entry *entry,
+                          GError **err)
+{
+    bool is_recorded = action_record_takes(self->context, entry);
+
+    if (action_tracking_takes(self->context, entry)) {
+        return co_action_tracking_begin(self->context, entry->node,
+                                        entry->granularity_bytes, err);
+    }
+    if (!self->context->grouped && !is_recorded) {
+        return 0;
+    }
+    self->change = bitmap_change_new(BITMAP_CHANGE_ADD, entry->node,
+                                     entry->granularity_bytes,
+                                     self->context->group_name, err);
+    if (self->change == NULL) {
+        return -EBUSY;
+    }
+    entry->is_new = true;
+    return is_recorded ? action_record_change(self->context, self->change,
+                                              entry, BITMAP_CHANGE_ADD, err)
+                       : 0;
+}
+
 static int co_prepare_add(struct transaction_action *action,
                           struct transaction *transaction,
                           GError **err)
@@ -144,12 +180,6 @@ static int co_prepare_add(struct transaction_action *action,
                          "Node '%s' already has a dirty bitmap '%s'",
                          argument(self, "node"), name);
     }
-    if (json_dict_bool(self->data, "persistent", false)) {
-        return error_set(err, -ENOTSUP,
-                         "Driver of node '%s' cannot store dirty bitmaps; "
-                         "leave out 'persistent'",
-                         argument(self, "node"));
-    }
     if (json_dict_get(self->data, "granularity") != NULL && granularity == 0) {
         return error_set(err, -EINVAL,
                          "A bitmap's granularity cannot be 0; leave it out "
@@ -169,16 +199,12 @@ static int co_prepare_add(struct transaction_action *action,
     self->bitmap = self->owned;
     entry->bitmap = self->owned;
     entry->granularity_bytes = dirty_bitmap_granularity_bytes(self->owned);
-    if (self->context->grouped) {
-        self->change = bitmap_change_new(BITMAP_CHANGE_ADD, entry->node,
-                                         entry->granularity_bytes,
-                                         self->context->group_name, err);
-        if (self->change == NULL) {
-            return -EBUSY;
-        }
-        entry->is_new = true;
+    if (json_dict_bool(self->data, "persistent", false)) {
+        ret = co_tracking_ensure(self->context->engine->tracking, self->node,
+                                 err);
+        entry->is_persistent = ret == 0;
     }
-    return 0;
+    return ret < 0 ? ret : co_prepare_new(self, entry, err);
 }
 
 static void commit_add(struct transaction_action *action)
@@ -186,7 +212,9 @@ static void commit_add(struct transaction_action *action)
     struct bitmap_action *self = action_of(action);
 
     dirty_bitmap_attach(self->node, &self->owned);
-    (void)make_change(self); /* there is nothing more to do for good */
+    if (!make_change(self)) {
+        action_tracking_tell(self->context, self->bitmap, TRACKER_CHANGE_ADD);
+    }
 }
 
 static const struct transaction_action_ops add_ops = {
@@ -211,8 +239,8 @@ static int co_find(struct bitmap_action *self,
                    GError **err)
 {
     int ret =
-        co_bitmap_view_get_free(self->context->engine, transaction,
-                                argument(self, "node"), name, ret_entry, err);
+        co_bitmap_view_get_usable(self->context->engine, transaction,
+                                  argument(self, "node"), name, ret_entry, err);
 
     if (ret == 0) {
         self->bitmap = (*ret_entry)->bitmap;
@@ -227,18 +255,22 @@ static int co_prepare_remove(struct transaction_action *action,
 {
     struct bitmap_action *self = action_of(action);
     struct bitmap_view_entry *entry;
-    int ret = co_find(self, transaction, argument(self, "name"), &entry, err);
+    int ret = co_bitmap_view_get_free(self->context->engine, transaction,
+                                      argument(self, "node"),
+                                      argument(self, "name"), &entry, err);
 
     if (ret < 0) {
         return ret;
     }
+    self->bitmap = entry->bitmap; /* an inconsistent one, too */
+    self->node = entry->node;
     if (entry->is_new) {
         return error_set(err, -EINVAL,
                          "Dirty bitmap '%s' of node '%s' is added by the same "
                          "grouped transaction, and cannot be removed in it",
                          argument(self, "name"), argument(self, "node"));
     }
-    ret = prepare_change(self, entry, BITMAP_CHANGE_REMOVE, err);
+    ret = co_prepare_change(self, entry, BITMAP_CHANGE_REMOVE, err);
     if (ret == 0 && self->change == NULL) {
         entry->bitmap = NULL;
     }
@@ -250,6 +282,8 @@ static void commit_remove(struct transaction_action *action)
     struct bitmap_action *self = action_of(action);
 
     if (!make_change(self)) {
+        action_tracking_tell(self->context, self->bitmap,
+                             TRACKER_CHANGE_REMOVE);
         self->owned = dirty_bitmap_detach(self->bitmap);
     }
 }
@@ -260,6 +294,7 @@ static void commit_clear(struct transaction_action *action)
 
     if (!make_change(self)) {
         bitmap_clear_all(dirty_bitmap_bits(self->bitmap));
+        action_tracking_tell(self->context, self->bitmap, TRACKER_CHANGE_CLEAR);
         trace_bitmap_clear(block_name(self->node),
                            dirty_bitmap_name(self->bitmap));
     }
@@ -271,6 +306,8 @@ static void commit_enable(struct transaction_action *action)
 
     if (!make_change(self)) {
         dirty_bitmap_set_enabled(self->bitmap, true);
+        action_tracking_tell(self->context, self->bitmap,
+                             TRACKER_CHANGE_ENABLE);
     }
 }
 
@@ -280,6 +317,8 @@ static void commit_disable(struct transaction_action *action)
 
     if (!make_change(self)) {
         dirty_bitmap_set_enabled(self->bitmap, false);
+        action_tracking_tell(self->context, self->bitmap,
+                             TRACKER_CHANGE_DISABLE);
     }
 }
 
@@ -290,7 +329,7 @@ static void commit_disable(struct transaction_action *action)
   struct bitmap_action *self = action_of(action);                            \
   struct bitmap_view_entry *entry;                                           \
   int ret = co_find(self, transaction, argument(self, "name"), &entry, err); \
-  return ret < 0 ? ret : prepare_change(self, entry, kind, err);             \
+  return ret < 0 ? ret : co_prepare_change(self, entry, kind, err);          \
  }
 
 PREPARE_DEFINE(clear, BITMAP_CHANGE_CLEAR)
@@ -334,8 +373,8 @@ static int co_add_source(struct bitmap_action *self,
         node_name = json_dict_string(source, "node", NULL);
         name = json_dict_string(source, "name", NULL);
     }
-    ret = co_bitmap_view_get_free(self->context->engine, transaction, node_name,
-                                  name, &entry, err);
+    ret = co_bitmap_view_get_usable(self->context->engine, transaction,
+                                    node_name, name, &entry, err);
     if (ret < 0) {
         return ret;
     }
@@ -368,7 +407,7 @@ static int co_prepare_merge(struct transaction_action *action,
             return ret;
         }
     }
-    return prepare_change(self, entry, BITMAP_CHANGE_MERGE, err);
+    return co_prepare_change(self, entry, BITMAP_CHANGE_MERGE, err);
 }
 
 static void commit_merge(struct transaction_action *action)
@@ -390,6 +429,7 @@ static void commit_merge(struct transaction_action *action)
                                dirty_bitmap_name(source));
         }
     }
+    action_tracking_tell(self->context, self->bitmap, TRACKER_CHANGE_MERGE);
 }
 
 static const struct transaction_action_ops merge_ops = {

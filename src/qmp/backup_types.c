@@ -82,6 +82,18 @@ const struct schema_type new_image_mode_type = {
     .values = (const char *const[]){ "existing", "absolute-paths", NULL },
 };
 
+const struct schema_type qmp_bitmap_base_type = {
+    .kind = SCHEMA_STRUCT,
+    .name = "XCohortBase",
+    .doc = "The backup that a bitmap is a difference to.",
+    .members =
+        (const struct schema_member[]){
+            REQUIRED("txid", schema_string, "Of the transaction that made it."),
+            REQUIRED("disk", schema_string, "The disk's id."),
+            { .name = NULL },
+        },
+};
+
 #define BACKUP_COMMON                                                        \
  OPTIONAL("job-id", schema_string, NULL,                                     \
           "Name of the job; needed, since nodes have no device name."),      \
@@ -93,6 +105,9 @@ const struct schema_type new_image_mode_type = {
               "Name of a dirty bitmap on `device`."),                        \
      OPTIONAL("bitmap-mode", bitmap_mode_type, NULL,                         \
               "Needed with a bitmap, unless sync is `incremental`."),        \
+     OPTIONAL("x-cohort-base", qmp_bitmap_base_type, NULL,                   \
+              "Refuse unless the bitmap is a difference to this, and "       \
+              "records. As query-block shows it."),                          \
      OPTIONAL("auto-finalize", schema_bool, "true",                          \
               "false: wait in `pending` for job-finalize."),                 \
      OPTIONAL("auto-dismiss", schema_bool, "true",                           \

@@ -8,6 +8,8 @@
 extern const struct schema_type blockdev_backup_type;
 extern const struct schema_type drive_backup_type;
 extern const struct schema_type new_image_mode_type;
+/* The backup that a bitmap is a difference to. */
+extern const struct schema_type qmp_bitmap_base_type;
 
 /* Values of enumerations, NULL-terminated, in the order of enum
  * backup_bitmap_mode and enum backup_error_policy (then "auto"). */

@@ -14,6 +14,10 @@ struct bitmap_change {
     struct bitmap *spare; /* CLEAR: the successor; MERGE: the sources' bits */
     struct dirty_bitmap *bitmap; /* once made; on the node */
     bool was_enabled;
+    struct durable_part part;
+    struct journal_id txid;       /* none: it does not survive a crash */
+    bool settled;                 /* by its part */
+    struct dirty_bitmap *removed; /* by then; to be freed */
 };
 
 static struct bitmap_change *change_of(struct job_txn_companion *companion)
@@ -37,11 +41,24 @@ void bitmap_change_free(struct bitmap_change *change)
     }
 }
 
-void bitmap_change_make(struct bitmap_change *change,
-                        struct dirty_bitmap *bitmap,
-                        const GPtrArray *sources)
+static enum tracker_change tracker_change_of(enum bitmap_change_kind kind)
 {
-    change->bitmap = bitmap;
+    switch (kind) {
+    case BITMAP_CHANGE_ADD: return TRACKER_CHANGE_ADD;
+    case BITMAP_CHANGE_REMOVE: return TRACKER_CHANGE_REMOVE;
+    case BITMAP_CHANGE_CLEAR: return TRACKER_CHANGE_CLEAR;
+    case BITMAP_CHANGE_ENABLE: return TRACKER_CHANGE_ENABLE;
+    case BITMAP_CHANGE_DISABLE: return TRACKER_CHANGE_DISABLE;
+    case BITMAP_CHANGE_MERGE: return TRACKER_CHANGE_MERGE;
+    }
+    g_assert_not_reached();
+}
+
+static void make_in_memory(struct bitmap_change *change,
+                           const GPtrArray *sources)
+{
+    struct dirty_bitmap *bitmap = change->bitmap;
+
     switch (change->kind) {
     case BITMAP_CHANGE_CLEAR:
         dirty_bitmap_freeze(bitmap, &change->spare, change->holder);
@@ -61,6 +78,20 @@ void bitmap_change_make(struct bitmap_change *change,
     case BITMAP_CHANGE_DISABLE: break;
     }
     dirty_bitmap_reserve(bitmap, change->holder);
+}
+
+void bitmap_change_make(struct bitmap_change *change,
+                        struct dirty_bitmap *bitmap,
+                        const GPtrArray *sources)
+{
+    change->bitmap = bitmap;
+    make_in_memory(change, sources);
+    if (!journal_id_is_none(&change->txid)) {
+        tracker_change(tracker_of(change->node), bitmap,
+                       tracker_change_of(change->kind), &change->txid,
+                       change->kind == BITMAP_CHANGE_MERGE ? change->spare
+                                                           : NULL);
+    }
 }
 
 /* Home thread, graph lock held. What is to be freed comes back. */
@@ -104,17 +135,45 @@ static struct dirty_bitmap *undo(struct bitmap_change *change)
                                              : NULL;
 }
 
+/* Of changes whose outcome nobody knows, those are kept that add bits or
+ * recording. */
+static bool is_safe_to_keep(enum bitmap_change_kind kind)
+{
+    return kind == BITMAP_CHANGE_ADD || kind == BITMAP_CHANGE_ENABLE ||
+           kind == BITMAP_CHANGE_MERGE;
+}
+
+static void settle(struct durable_part *part, enum tracker_outcome outcome)
+{
+    struct bitmap_change *change = LIST_ENTRY(part, struct bitmap_change, part);
+    bool stands = outcome == TRACKER_COMMITTED ||
+                  (outcome != TRACKER_ABORTED && is_safe_to_keep(change->kind));
+
+    change->removed = stands ? keep(change) : undo(change);
+    change->settled = true;
+}
+
+struct durable_part *bitmap_change_make_durable(struct bitmap_change *change,
+                                                const struct journal_id *txid)
+{
+    g_assert(change->bitmap == NULL);
+    change->txid = *txid;
+    change->part.settle = settle;
+    return &change->part;
+}
+
 static void co_decide(struct bitmap_change *change, bool stands)
 {
     struct block_graph *graph = block_graph_of(change->node);
     struct loop *main = loop_current();
-    struct dirty_bitmap *removed;
 
     co_block_graph_lock(graph);
-    co_move(block_home(change->node));
-    removed = stands ? keep(change) : undo(change);
-    co_move(main);
-    dirty_bitmap_free(removed);
+    if (!change->settled) {
+        co_move(block_home(change->node));
+        change->removed = stands ? keep(change) : undo(change);
+        co_move(main);
+    }
+    dirty_bitmap_free(change->removed);
     free_change(change);
     block_graph_unlock(graph);
 }

@@ -24,6 +24,7 @@
 #include <glib.h>
 
 #include "bitmap/dirty_bitmap.h"
+#include "job/durable_group.h"
 #include "job/job_txn.h"
 
 typedef struct bitmap_change bitmap_change;
@@ -49,13 +50,18 @@ struct bitmap_change *bitmap_change_new(enum bitmap_change_kind kind,
 void bitmap_change_free(struct bitmap_change *change);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(bitmap_change, bitmap_change_free)
 
+/* The bitmap is persistent, and the change is decided by a record: with this part,
+ * which settles it. Before the instant. */
+struct durable_part *bitmap_change_make_durable(struct bitmap_change *change,
+                                                const struct journal_id *txid);
+
 /* The instant: the node and those of the sources are fenced. `bitmap` is on
  * the node. `sources` (of struct dirty_bitmap): for MERGE, else NULL. */
 void bitmap_change_make(struct bitmap_change *change,
                         struct dirty_bitmap *bitmap,
                         const GPtrArray *sources);
 
-/* Once made: what decides it and then frees it. */
+/* Once made: what decides it (unless its part has) and then frees it. */
 struct job_txn_companion *bitmap_change_companion(struct bitmap_change *change);
 
 #endif

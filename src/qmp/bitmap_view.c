@@ -13,6 +13,7 @@ static void entry_free(void *value)
     struct bitmap_view_entry *entry = value;
 
     g_clear_error(&entry->busy);
+    g_clear_error(&entry->useless);
     g_free(entry);
 }
 
@@ -46,7 +47,9 @@ static struct bitmap_view_entry *co_look_up(struct block_node *node,
     if (entry->bitmap != NULL) {
         entry->granularity_bytes =
             dirty_bitmap_granularity_bytes(entry->bitmap);
+        entry->is_persistent = dirty_bitmap_is_persistent(entry->bitmap);
         dirty_bitmap_check_free(entry->bitmap, &entry->busy);
+        dirty_bitmap_check_usable(entry->bitmap, &entry->useless);
     }
     co_move(main);
     return entry;
@@ -77,6 +80,25 @@ int co_bitmap_view_get(struct engine *engine,
     }
     *ret_entry = entry;
     return 0;
+}
+
+int co_bitmap_view_get_usable(struct engine *engine,
+                              struct transaction *transaction,
+                              const char *node_name,
+                              const char *bitmap_name,
+                              struct bitmap_view_entry **ret_entry,
+                              GError **err)
+{
+    int ret = co_bitmap_view_get_free(engine, transaction, node_name,
+                                      bitmap_name, ret_entry, err);
+
+    if (ret == 0 && (*ret_entry)->useless != NULL) {
+        if (err != NULL) {
+            *err = g_error_copy((*ret_entry)->useless);
+        }
+        return -ESTALE;
+    }
+    return ret;
 }
 
 int co_bitmap_view_get_free(struct engine *engine,

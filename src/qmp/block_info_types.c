@@ -1,6 +1,32 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 #include "qmp/block_info_types.h"
 
+#include "qmp/backup_types.h"
+
+static const struct schema_type base_list_type = {
+    .kind = SCHEMA_LIST,
+    .element = &qmp_bitmap_base_type,
+};
+
+static const struct schema_member recovered_members[] = {
+    { .name = "regions",
+      .type = &schema_int,
+      .doc = "Regions of the disk that may have been written to since the "
+             "last checkpoint.",
+      .required = true },
+    { .name = "bytes",
+      .type = &schema_int,
+      .doc = "Bytes of them that have become dirty by that.",
+      .required = true },
+    { .name = NULL },
+};
+static const struct schema_type recovered_type = {
+    .kind = SCHEMA_STRUCT,
+    .name = "XCohortRecovered",
+    .doc = "What was marked when a crash was recovered from.",
+    .members = recovered_members,
+};
+
 static const struct schema_member dirty_info_members[] = {
     { .name = "name",
       .type = &schema_string,
@@ -25,6 +51,17 @@ static const struct schema_member dirty_info_members[] = {
     { .name = "inconsistent",
       .type = &schema_bool,
       .doc = "Present and true: of no use, can only be removed." },
+    { .name = "x-cohort-reason",
+      .type = &schema_string,
+      .doc = "Why it is inconsistent." },
+    { .name = "x-cohort-base",
+      .type = &base_list_type,
+      .doc = "Of a persistent bitmap: the backups that it is a difference to. "
+             "None, one, or, when the outcome of a transaction is unknown, "
+             "two: it serves either." },
+    { .name = "x-cohort-recovered",
+      .type = &recovered_type,
+      .doc = "Of a persistent bitmap: present if the daemon had crashed." },
     { .name = NULL },
 };
 static const struct schema_type dirty_info_type = {

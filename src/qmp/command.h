@@ -40,6 +40,7 @@ extern const struct qmp_command qmp_commands_create[];
 extern const struct qmp_command qmp_commands_bitmap[];
 extern const struct qmp_command qmp_commands_job[];
 extern const struct qmp_command qmp_commands_backup[];
+extern const struct qmp_command qmp_commands_outcome[];
 extern const struct qmp_command qmp_commands_transaction[];
 extern const struct qmp_command qmp_commands_export[];
 

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* `transaction`, and its argument's type composed of the actions' types. */
+#include <errno.h>
 #include <string.h>
 
+#include "base/error.h"
+#include "base/limits.h"
 #include "qmp/actions.h"
 #include "qmp/backup_types.h"
 #include "qmp/command.h"
@@ -99,6 +102,12 @@ static const struct schema_type properties_type = {
               .type = &completion_mode_type,
               .fallback = "individual",
               .doc = "grouped: all jobs succeed, or none does." },
+            { .name = "x-cohort-transaction-id",
+              .type = &schema_string,
+              .doc = "A name to ask for its outcome by, also after a restart, "
+                     "if a persistent bitmap takes part "
+                     "(x-cohort-query-transactions). It is kept until it is "
+                     "acknowledged (x-cohort-acknowledge)." },
             { .name = NULL },
         },
 };
@@ -129,10 +138,21 @@ static int co_run_transaction(struct engine *engine,
         properties == NULL
             ? "individual"
             : json_dict_string(properties, "completion-mode", "individual");
+    const char *client_id =
+        properties == NULL
+            ? NULL
+            : json_dict_string(properties, "x-cohort-transaction-id", NULL);
+
+    if (client_id != NULL &&
+        (client_id[0] == '\0' || strlen(client_id) > LIMIT_ID_BYTES)) {
+        return error_set(err, -EINVAL,
+                         "'x-cohort-transaction-id' has 1 to %d bytes",
+                         LIMIT_ID_BYTES);
+    }
 
     (void)ret; /* {} */
     return co_actions_run(engine, json_dict_get(arguments, "actions"),
-                          strcmp(mode, "grouped") == 0, err);
+                          strcmp(mode, "grouped") == 0, client_id, err);
 }
 
 const struct qmp_command qmp_commands_transaction[] = {

@@ -8,6 +8,8 @@
 #include "base/schema.h"
 #include "block/node.h"
 #include "job/job.h"
+#include "journal/group_commit.h"
+#include "journal/tracking.h"
 #include "loop/loop.h"
 #include "nbd/export.h"
 
@@ -19,7 +21,10 @@ extern const struct schema_type qmp_object_options_type;
 struct engine {
     struct loop *main;
     struct block_graph *graph;
+    struct tracking *tracking; /* NULL: no bitmaps are kept */
     struct job_list *jobs;
+    /* Of durable transactions; NULL: no bitmap is persistent. */
+    struct coordinator *coordinator;
     struct export_list *exports;
     struct qmp_server *qmp;
     uint64_t transactions; /* how many there have been; numbers them */

@@ -95,6 +95,34 @@ static const struct schema_type export_deleted_type = {
     .members = export_deleted_members,
 };
 
+static const struct schema_member in_doubt_members[] = {
+    { .name = "txid", .type = &schema_string, .required = true },
+    { .name = "id",
+      .type = &schema_string,
+      .doc = "x-cohort-transaction-id, if it had one." },
+    { .name = "reason", .type = &schema_string, .required = true },
+    { .name = NULL },
+};
+static const struct schema_type in_doubt_type = {
+    .kind = SCHEMA_STRUCT,
+    .members = in_doubt_members,
+};
+
+static const struct schema_member tracking_failed_members[] = {
+    { .name = "node-name", .type = &schema_string, .required = true },
+    { .name = "reason", .type = &schema_string, .required = true },
+    { .name = "durable",
+      .type = &schema_bool,
+      .doc = "false: that could not be stored; after a crash of the daemon the "
+             "bitmaps may look consistent, and must not be believed.",
+      .required = true },
+    { .name = NULL },
+};
+static const struct schema_type tracking_failed_type = {
+    .kind = SCHEMA_STRUCT,
+    .members = tracking_failed_members,
+};
+
 const struct qmp_event qmp_all_events[] = {
     { .name = "JOB_STATUS_CHANGE",
       .doc = "A job has reached another status.",
@@ -116,5 +144,15 @@ const struct qmp_event qmp_all_events[] = {
     { .name = "BLOCK_EXPORT_DELETED",
       .doc = "An export is gone; its id is free again.",
       .data = &export_deleted_type },
+    { .name = "X_COHORT_TRANSACTION_IN_DOUBT",
+      .doc = "The record of a transaction could not be written, and neither "
+             "that it is aborted: its jobs stay pending until the state "
+             "directory can be written again.",
+      .data = &in_doubt_type },
+    { .name = "X_COHORT_TRACKING_FAILED",
+      .doc = "The persistent bitmaps of a node, or some of them, are "
+             "inconsistent from now on, or were when it was opened. Guests are "
+             "not affected.",
+      .data = &tracking_failed_type },
     { .name = NULL },
 };

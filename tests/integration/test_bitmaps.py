@@ -155,7 +155,6 @@ def test_verbs_on_nothing_are_refused(daemon, verb):
     ({"name": "b", "granularity": 64000}, "granularity"),
     ({"name": "b", "granularity": 0}, "granularity"),
     ({"name": "b", "granularity": -1}, "granularity"),
-    ({"name": "b", "persistent": True}, "persistent"),
 ])
 def test_bad_bitmaps_are_refused(daemon, members, word):
     "Names and granularities out of bounds make a clear error and no bitmap."

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Which nodes can be tracked: writable ones whose bytes are, at the same offsets,
+ * those of one file or block device: that file's own node, and raw over it.
+ */
+#include "journal/tracking.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "block/driver.h"
+#include "journal/identity.h"
+#include "loop/coroutine.h"
+
+/* The node that keeps the bytes; NULL: they are not those of one file, one to
+ * one. */
+static struct block_node *find_image(struct block_node *node)
+{
+    const char *driver = block_driver_of(node)->name;
+    struct block_node *file;
+
+    if (strcmp(driver, "file") == 0 || strcmp(driver, "host_device") == 0) {
+        return node;
+    }
+    if (strcmp(driver, "raw") != 0) {
+        return NULL;
+    }
+    file = block_child(node, "file");
+    return file == NULL || block_size(file) != block_size(node)
+               ? NULL
+               : find_image(file);
+}
+
+/* New; NULL: it has none. */
+static char *co_image_path(struct block_node *image)
+{
+    g_autoptr(json_value) info = co_block_info(image, true);
+    const struct json_value *described = json_dict_get(info, "image");
+    const char *path = described == NULL
+                           ? NULL
+                           : json_dict_string(described, "filename", NULL);
+
+    return path == NULL ? NULL : g_canonicalize_filename(path, NULL);
+}
+
+/* A message from a node's thread to the main thread. */
+struct trouble {
+    struct loop_message message;
+    struct tracking *tracking;
+    char *node;
+    char *reason;
+    bool is_durable;
+};
+
+static void tell_trouble(struct loop_message *message)
+{
+    struct trouble *trouble = LIST_ENTRY(message, struct trouble, message);
+    struct tracking *tracking = trouble->tracking;
+
+    if (tracking->on_trouble != NULL) {
+        tracking->on_trouble(tracking->opaque, trouble->node, trouble->reason,
+                             trouble->is_durable);
+    }
+    g_free(trouble->node);
+    g_free(trouble->reason);
+    g_free(trouble);
+}
+
+static void on_trouble(void *opaque,
+                       struct block_node *node,
+                       const char *reason,
+                       bool is_durable)
+{
+    struct tracking *tracking = opaque;
+    struct trouble *trouble = g_new0(struct trouble, 1);
+
+    trouble->message.run = tell_trouble;
+    trouble->tracking = tracking;
+    trouble->node = g_strdup(block_name(node));
+    trouble->reason = g_strdup(reason);
+    trouble->is_durable = is_durable;
+    loop_post(tracking->main, &trouble->message);
+}
+
+typedef int (*open_fn)(struct block_node *node,
+                       const struct tracker_options *options,
+                       struct tracker **ret_tracker,
+                       GError **err);
+
+/* Opens or makes the tracker, on the node's home thread. */
+static int co_call(struct tracking *tracking,
+                   struct block_node *node,
+                   char *image_path,
+                   open_fn co_function,
+                   GError **err)
+{
+    g_autofree char *path = co_tracking_path(
+        tracking->storage, image_path, tracking->state_directory, false, err);
+    const struct tracker_options options = {
+        .storage = tracking->storage,
+        .path = path,
+        .image_path = image_path,
+        .state_directory = tracking->state_directory,
+        .durability = tracking->durability,
+        .outcomes = tracking->outcomes,
+        .on_trouble = on_trouble,
+        .opaque = tracking,
+    };
+    struct loop *main = loop_current();
+    struct tracker *tracker;
+    int ret;
+
+    if (path == NULL) {
+        return -ENOENT;
+    }
+    co_move(block_home(node));
+    ret = co_function(node, &options, &tracker, err);
+    co_move(main);
+    return ret;
+}
+
+/* Only what the user has named: a child that was opened for a node is that
+ * node's, and whoever opens it by itself later meets its tracking file. */
+static int co_opened(struct block_watcher *watcher,
+                     struct block_node *node,
+                     GError **err)
+{
+    struct tracking *tracking = LIST_ENTRY(watcher, struct tracking, watcher);
+    struct block_node *image = find_image(node);
+    g_autofree char *image_path = NULL;
+
+    if (block_is_read_only(node) || !block_is_named_by_user(node) ||
+        image == NULL) {
+        return 0;
+    }
+    image_path = co_image_path(image);
+    if (image_path == NULL) {
+        return 0;
+    }
+    if (strcmp(block_driver_of(image)->name, "host_device") == 0 &&
+        tracking->state_directory == NULL) {
+        return 0; /* there is no place where a tracking file could be */
+    }
+    return co_call(tracking, node, image_path, co_tracker_open, err);
+}
+
+static void co_closing(struct block_watcher *watcher, struct block_node *node)
+{
+    struct tracking *tracking = LIST_ENTRY(watcher, struct tracking, watcher);
+    g_autoptr(GError) error = NULL;
+    struct tracker *tracker;
+
+    co_move(block_home(node));
+    tracker = tracker_of(node);
+    if (co_tracker_close(&tracker, &error) < 0) {
+        g_warning("Node '%s' could not be closed cleanly: its persistent "
+                  "bitmaps will be recovered when it is opened again: %s",
+                  block_name(node), error->message);
+    }
+    co_move(tracking->main);
+}
+
+void tracking_init(struct tracking *tracking,
+                   struct storage *storage,
+                   const char *state_directory,
+                   struct tracker_outcomes *outcomes,
+                   struct loop *main)
+{
+    *tracking = (struct tracking){
+        .watcher = { .co_opened = co_opened, .co_closing = co_closing },
+        .storage = storage,
+        .state_directory = g_strdup(state_directory),
+        .outcomes = outcomes,
+        .durability = TRACKER_POWER,
+        .main = main,
+    };
+}
+
+void tracking_release(struct tracking *tracking)
+{
+    g_clear_pointer(&tracking->state_directory, g_free);
+}
+
+int co_tracking_ensure(struct tracking *tracking,
+                       struct block_node *node,
+                       GError **err)
+{
+    struct block_node *image = find_image(node);
+    g_autofree char *image_path = NULL;
+
+    if (tracker_of(node) != NULL) {
+        return 0;
+    }
+    if (tracking == NULL || image == NULL) {
+        return error_set(err, -ENOTSUP,
+                         "Driver '%s' of node '%s' cannot store dirty bitmaps; "
+                         "leave out 'persistent'",
+                         block_driver_of(node)->name, block_name(node));
+    }
+    if (block_is_read_only(node)) {
+        return error_set(err, -EROFS,
+                         "Node '%s' is read-only, and so are its persistent "
+                         "bitmaps",
+                         block_name(node));
+    }
+    image_path = co_image_path(image);
+    if (image_path == NULL) {
+        return error_set(err, -ENOTSUP,
+                         "Node '%s' has no file beside which dirty bitmaps "
+                         "could be stored",
+                         block_name(node));
+    }
+    return co_call(tracking, node, image_path, co_tracker_create, err);
+}

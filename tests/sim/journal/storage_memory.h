@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * A storage in memory that crashes.
+ *
+ * Each operation that changes something is a crash point: they are counted, and
+ * at the one that was chosen the storage dies: that operation happens not at all
+ * or in part, and everything after it fails with -EIO and has no effect, so that
+ * the engine under test unwinds. Then storage_memory_reboot() tells what is
+ * left, and the next life begins.
+ *
+ * What a power cut leaves of a file: of each sector one of the versions written
+ * since the last good sync, or the one from before; sectors by themselves. Of a
+ * directory: any of the changes since its last sync, each by itself.
+ *
+ * Operations take a turn of the loop, so that coroutines meet.
+ */
+#ifndef SIM_JOURNAL_STORAGE_MEMORY_H
+#define SIM_JOURNAL_STORAGE_MEMORY_H
+
+#include "journal/storage.h"
+#include "random.h"
+
+enum storage_crash {
+    STORAGE_CRASH_KILL,  /* of the process: what was written is there */
+    STORAGE_CRASH_POWER, /* the machine: what was not synced may be lost */
+};
+
+struct storage_memory;
+
+/* `random`: borrowed. */
+struct storage_memory *storage_memory_new(struct random *random);
+void storage_memory_free(struct storage_memory *memory);
+struct storage *storage_memory_storage(struct storage_memory *memory);
+
+/* The clock for time stamps, nanoseconds; borrowed. NULL: stands still. */
+void storage_memory_set_clock(struct storage_memory *memory,
+                              const uint64_t *clock_ns);
+
+/* Dies at the n-th crash point from now (1: the next one); 0: never. */
+void storage_memory_crash_at(struct storage_memory *memory, uint64_t point);
+bool storage_memory_is_dead(const struct storage_memory *memory);
+/* Crash points since it was made. */
+uint64_t storage_memory_points(const struct storage_memory *memory);
+/* All is closed and unlocked. Lives on after a kill, or a power cut. */
+void storage_memory_reboot(struct storage_memory *memory,
+                           enum storage_crash crash);
+
+/* If a sync of the file has failed: it shows what the disk has from now on. */
+void storage_memory_drop_suspect_cache(struct storage_memory *memory,
+                                       const char *path);
+
+/* The n-th sync from now, of a file whose path ends in `suffix` (NULL: any),
+ * fails; what it was to make durable may be or not, and later syncs say nothing
+ * of it. 0: none. */
+void storage_memory_fail_sync(struct storage_memory *memory,
+                              const char *suffix,
+                              uint64_t count);
+/* All writes and syncs of paths that end in `suffix` fail. NULL: none. */
+void storage_memory_fail_writes(struct storage_memory *memory,
+                                const char *suffix,
+                                int error);
+/* So many bytes fit; UINT64_MAX: no limit. */
+void storage_memory_set_space(struct storage_memory *memory, uint64_t bytes);
+/* A directory that is not synced yet counts as durable; for set-up. */
+void storage_memory_sync_all(struct storage_memory *memory);
+/* The file system of every directory lives in memory (co_is_volatile). */
+void storage_memory_set_volatile(struct storage_memory *memory, bool is);
+
+/* Direct looks and changes, by tests. Data is borrowed until the next operation;
+ * NULL: no such file. */
+const uint8_t *storage_memory_peek(struct storage_memory *memory,
+                                   const char *path,
+                                   uint64_t *ret_bytes);
+/* As a stranger: durable at once. */
+void storage_memory_poke(struct storage_memory *memory,
+                         const char *path,
+                         uint64_t offset,
+                         const void *data,
+                         uint64_t bytes);
+void storage_memory_remove(struct storage_memory *memory, const char *path);
+/* Copies a file as cp would: another inode, new times (`keep_times`: the old
+ * modification time). */
+void storage_memory_copy(struct storage_memory *memory,
+                         const char *from,
+                         const char *to,
+                         bool keep_times);
+
+#endif
