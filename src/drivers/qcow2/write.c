@@ -52,6 +52,7 @@ static int co_write_in_place(struct qcow2_image *image,
                              uint64_t offset,
                              uint64_t bytes,
                              struct vector_cursor *cursor,
+                             unsigned int flags,
                              uint64_t *ret_bytes)
 {
     struct qcow2_mapping mapping;
@@ -63,7 +64,7 @@ static int co_write_in_place(struct qcow2_image *image,
     }
     vector_cursor_take(cursor, mapping.bytes);
     ret = co_qcow2_write_data(image, mapping.host_offset, mapping.bytes,
-                              cursor->piece, cursor->piece_count);
+                              cursor->piece, cursor->piece_count, flags);
     *ret_bytes = mapping.bytes;
     return ret;
 }
@@ -83,6 +84,7 @@ static int co_write_piece(struct qcow2_image *image,
                           uint64_t offset,
                           uint64_t bytes,
                           struct vector_cursor *cursor,
+                          unsigned int flags,
                           uint64_t *ret_bytes)
 {
     uint64_t slice_bytes = image->cluster_bytes << image->slice_bits;
@@ -102,12 +104,12 @@ static int co_write_piece(struct qcow2_image *image,
     }
     if (is_in_place(&mapping)) {
         co_range_lock(&image->ranges, &hold, offset, mapping.bytes);
-        ret =
-            co_write_in_place(image, offset, mapping.bytes, cursor, ret_bytes);
+        ret = co_write_in_place(image, offset, mapping.bytes, cursor, flags,
+                                ret_bytes);
     } else {
         co_range_lock(&image->ranges, &hold, start, end - start);
         ret = co_qcow2_write_allocating(image, offset, limit - offset, cursor,
-                                        ret_bytes);
+                                        flags, ret_bytes);
     }
     range_unlock(&image->ranges, &hold);
     return ret;
@@ -134,7 +136,7 @@ int co_qcow2_pwritev(struct block_node *node,
     while (ret == 0 && bytes > 0) {
         uint64_t done = 0;
 
-        ret = co_write_piece(image, offset, bytes, &cursor, &done);
+        ret = co_write_piece(image, offset, bytes, &cursor, flags, &done);
         offset += done;
         bytes -= done;
     }
