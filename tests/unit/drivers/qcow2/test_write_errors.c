@@ -99,7 +99,8 @@ static void co_failed_writes(struct block_graph *graph, void *opaque)
     file_of(&rig)->fail_writes = 0;
     assert_int_equal(co_write(&rig, 16384, 3), 0);
     assert_int_equal(co_block_flush(rig.image), 0);
-    assert_int_equal(co_block_pread(rig.image, 8192, sizeof(buffer), buffer), 0);
+    assert_int_equal(co_block_pread(rig.image, 8192, sizeof(buffer), buffer),
+                     0);
     assert_int_equal(buffer[0], 0);
     assert_int_equal(co_block_del(graph, "image", NULL), 0);
     co_assert_clean(&rig);
