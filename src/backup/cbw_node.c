@@ -47,10 +47,20 @@ static bool on_failed(void *opaque,
     return false;
 }
 
-static int check_sizes(const struct block_node *node,
-                       const struct cbw_node *cbw,
-                       GError **err)
+static int check_children(const struct block_node *node,
+                          const struct cbw_node *cbw,
+                          GError **err)
 {
+    const struct block_node *common =
+        block_find_written(cbw->file, cbw->target);
+
+    if (common != NULL) {
+        return error_set(err, -EINVAL,
+                         "node '%s': what is saved in '%s' would overwrite "
+                         "'%s': both store their data in node '%s'",
+                         block_name(node), block_name(cbw->target),
+                         block_name(cbw->file), block_name(common));
+    }
     if (block_size(cbw->file) == block_size(cbw->target)) {
         return 0;
     }
@@ -173,7 +183,7 @@ static int open_target(struct block_node *node,
                        const struct json_value *options,
                        GError **err)
 {
-    int ret = check_sizes(node, cbw, err);
+    int ret = check_children(node, cbw, err);
 
     if (ret == 0) {
         ret = make_copy(node, cbw, options, err);

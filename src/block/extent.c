@@ -20,8 +20,12 @@ int co_block_child_status(struct block_node *node,
     uint32_t alignment = node->limits.request_alignment_bytes;
     uint64_t start;
     uint64_t skip;
-    int error;
+    unsigned int *reader;
+    int error = node->read_error;
 
+    if (error < 0) {
+        return error;
+    }
     if (bytes == 0 || !bytes_range_within(offset, bytes, block_size(node))) {
         return -EINVAL;
     }
@@ -31,8 +35,13 @@ int co_block_child_status(struct block_node *node,
     }
     start = round_down(offset, alignment);
     skip = offset - start;
+    reader = block_reader_begin(node); /* whether it is zero is content, too */
     error = node->driver->co_status(node, start,
                                     round_up(skip + bytes, alignment), &extent);
+    if (error == 0) {
+        error = node->read_error;
+    }
+    block_reader_end(node, reader);
     if (error < 0) {
         return error;
     }

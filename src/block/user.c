@@ -61,7 +61,7 @@ static void refresh_holds(struct block_node *node)
         struct block_edge *edge = &node->edges[i];
         bool resizes = edge->role->grows && (used & BLOCK_PERM_WRITE) != 0;
 
-        edge->user.permissions = used;
+        edge->user.permissions = used | (resizes ? BLOCK_PERM_RESIZE : 0U);
         edge->user.shared = shared;
         if (edge->role->read_only) {
             edge->user.permissions = BLOCK_PERM_READ;
@@ -70,7 +70,6 @@ static void refresh_holds(struct block_node *node)
             edge->user.permissions = BLOCK_PERM_READ | BLOCK_PERM_WRITE;
             edge->user.shared = BLOCK_PERM_READ;
         }
-        edge->user.permissions |= resizes ? BLOCK_PERM_RESIZE : 0U;
     }
 }
 

@@ -131,9 +131,11 @@ static int refuse(const struct fence_set *set,
 {
     g_autoptr(GString) names = g_string_new(NULL);
     size_t count = 0;
+    bool drained = false;
 
     LIST_FOREACH(link, &set->fences) {
         const struct fence *fence = LIST_ENTRY(link, struct fence, link);
+        drained |= !fence->closed && fence->drained;
         if (fence->closed || ++count > NAMES_MAX) {
             continue;
         }
@@ -144,10 +146,11 @@ static int refuse(const struct fence_set *set,
         g_string_append_printf(names, " and %zu more", count - NAMES_MAX);
     }
     return error_set(err, -ETIMEDOUT,
-                     "The requests under way on %s %s did not finish within "
+                     "The %s under way on %s %s did not finish within "
                      "%.1f s, so there was no one instant for all disks; "
                      "nothing has been changed. Look at the storage below, "
                      "then try again",
+                     drained ? "requests" : "writes",
                      count == 1 ? "node" : "nodes", names->str,
                      (double)timeout_ns / 1e9);
 }

@@ -7,6 +7,15 @@
 #include "base/error.h"
 #include "block/driver.h"
 
+/* What shows the same and has an image. */
+static const struct block_node *skip_filters(const struct block_node *node)
+{
+    while (strcmp(block_driver_of(node)->name, "copy-before-write") == 0) {
+        node = block_child(node, "file");
+    }
+    return node;
+}
+
 static int check_nameable(const struct block_node *node, GError **err)
 {
     static const char *const formats[] = { "qcow2", "raw", "file",
@@ -38,11 +47,12 @@ static char *absolute_path(const char *path)
     return g_build_filename(directory, path, NULL);
 }
 
-int backing_name_of(const struct block_node *node,
+int backing_name_of(const struct block_node *above,
                     char **ret_name,
                     const char **ret_format,
                     GError **err)
 {
+    const struct block_node *node = skip_filters(above);
     int ret = check_nameable(node, err);
 
     if (ret == 0) {

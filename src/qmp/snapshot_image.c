@@ -9,7 +9,7 @@
 #include "drivers/qcow2/create.h"
 #include "qmp/backing_name.h"
 
-static int co_make(struct block_node *node,
+static int co_make(const struct block_node *node,
                    const char *path,
                    const char *format,
                    GError **err)

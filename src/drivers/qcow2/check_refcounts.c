@@ -24,7 +24,8 @@ uint64_t check_block_get(const uint8_t *block,
     case 4: return load_be16(block + 2 * index);
     case 5: return load_be32(block + 4 * index);
     case 6: return load_be64(block + 8 * index);
-    default: return block[bit / 8] >> bit % 8 & ((1U << bits) - 1);
+    default:
+        return (unsigned int)block[bit / 8] >> bit % 8 & ((1U << bits) - 1);
     }
 }
 

@@ -9,7 +9,7 @@
  * them stays in memory and reaches the file in the order that keeps it right at
  * any instant (metadata_commit.h):
  *
- *     data, refcounts that grew  |sync|  L2 slices  |sync|  L1 and header
+ *     data, refcounts that grew, new tables  |sync|  L2 slices, L1, header
  *     |sync|  refcounts that shrank; only now may a freed cluster be used again
  *
  * so a crash leaves clusters that are counted and not used, never the reverse.

@@ -6,9 +6,7 @@
  *     copy all that is dirty                            at one instant
  *     write refcounts; if blocks are new: sync, write the table of blocks
  *     sync file and data                                if L2 or L1 follow
- *     write L2 slices
- *     sync                                              if L1 follows
- *     write L1
+ *     write L2 slices and L1
  *     sync
  *     what was gathered to be freed is named by nothing any more
  *
@@ -243,21 +241,16 @@ static int co_write_refcounts(struct qcow2_image *image, struct round *round)
                             image->header->refcount_table_offset);
 }
 
+/* In any order: a table that an L1 entry names for the first time was durable
+ * with the last sync, as zeroes or as a whole copy, and every entry written now
+ * is right by itself. */
 static int co_write_mapping(struct qcow2_image *image, struct round *round)
 {
     int ret = co_write_copies(image, round->l2);
 
-    if (ret < 0 || sector_set_is_empty(&round->l1)) {
-        return ret;
-    }
-    if (round->l2->len > 0) {
-        ret = co_sync(image, image->file);
-    }
-    if (ret == 0) {
-        ret = co_write_sectors(image, &round->l1, round->l1_bytes,
-                               image->header->l1_offset);
-    }
-    return ret;
+    return ret < 0 ? ret
+                   : co_write_sectors(image, &round->l1, round->l1_bytes,
+                                      image->header->l1_offset);
 }
 
 static int co_write_round(struct qcow2_image *image, struct round *round)
@@ -442,8 +435,9 @@ void qcow2_commit_dirtied(struct qcow2_image *image)
         image->corrupt) {
         return;
     }
-    if (is_much_dirty(image->l2_slices) ||
-        is_much_dirty(image->refcounts->slices)) {
+    /* After a failure there is time: the next one would come at once. */
+    if (commit->last_result == 0 && (is_much_dirty(image->l2_slices) ||
+                                     is_much_dirty(image->refcounts->slices))) {
         loop_timer_cancel(&commit->timer);
         start_background(commit);
     } else if (commit->timer.loop == NULL) {

@@ -258,7 +258,9 @@ static int co_zero_held(const struct zeroing *zeroing,
     return ret;
 }
 
-/* No table, and nothing would change with one. */
+/* No table, and nothing would change with one. A zero flag is a change also
+ * where nothing lies below: something may later, when the image, a backup, is
+ * put over the one before it. */
 static bool is_bare(const struct zeroing *zeroing, uint64_t offset)
 {
     const struct qcow2_image *image = zeroing->image;
@@ -267,7 +269,7 @@ static bool is_bare(const struct zeroing *zeroing, uint64_t offset)
 
     return (entry & QCOW2_L1_OFFSET_MASK) == 0 &&
            (zeroing->is_discard || zeroing->drops ||
-            unallocated_is_zero(image));
+            (image->header->version < 3 && unallocated_is_zero(image)));
 }
 
 /* Data that is kept elsewhere is dealt with there. */

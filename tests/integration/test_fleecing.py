@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A client reads a disk as it was at one instant, while the guest goes on
+(T23): by a backup into an overlay of the disk, by a copy-before-write node
+into an overlay, and by snapshot-access."""
+import pytest
+
+from support.disks import add_bitmap, raw_options
+from support.images import (KIB, MIB, qemu_img, qemu_io, random_image, run,
+                            sparse_image)
+
+SIZE = 4 * MIB
+
+# What the disk holds at the instant, and what guests overwrite: wholly, partly
+# left and right, and next to it.
+PATTERNS = [(0x5d, 0, 64 * KIB), (0xd5, MIB, 64 * KIB),
+            (0xdc, 2 * MIB, 64 * KIB), (0xcd, 0x3be0000, 64 * KIB)]
+PATTERNS = [(byte, min(offset, SIZE - 64 * KIB), size)
+            for byte, offset, size in PATTERNS]
+OVERWRITES = [(0xab, 0, 64 * KIB), (0xad, MIB - 32 * KIB, 64 * KIB),
+              (0x1d, 2 * MIB + 32 * KIB, 64 * KIB),
+              (0xea, SIZE - 128 * KIB, 64 * KIB)]
+
+
+def words(verb, patterns):
+    return [f"{verb} -P {byte} {offset} {size}"
+            for byte, offset, size in patterns]
+
+
+def export(daemon, node, name, writable=False):
+    daemon.qmp.command("block-export-add", type="nbd", id=f"export-{name}",
+                       node_name=node, name=name, writable=writable)
+
+
+@pytest.fixture
+def daemon(cohortd):
+    daemon = cohortd(nbd=True)
+    disk = sparse_image(daemon.folder / "disk.raw", SIZE)
+    qemu_io(disk, *words("write", PATTERNS))
+    daemon.qmp.command("blockdev-add", raw_options("disk", disk))
+    return daemon
+
+
+def add_overlay(daemon):
+    path = daemon.folder / "temp.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", path, str(SIZE))
+    daemon.qmp.command("blockdev-add", {
+        "driver": "qcow2", "node-name": "temp", "backing": "disk",
+        "file": {"driver": "file", "filename": str(path)}})
+
+
+def cbw(daemon, target, **more):
+    daemon.qmp.command("blockdev-add", {
+        "driver": "copy-before-write", "node-name": "cbw", "file": "disk",
+        "target": target, **{key.replace("_", "-"): value
+                             for key, value in more.items()}})
+
+
+def by_backup(daemon):
+    add_overlay(daemon)
+    export(daemon, "disk", "guest", writable=True)
+    daemon.qmp.command("blockdev-backup", job_id="fleece", device="disk",
+                       target="temp", sync="none")
+    export(daemon, "temp", "instant")
+
+
+def by_filter(daemon):
+    add_overlay(daemon)
+    cbw(daemon, "temp")
+    export(daemon, "cbw", "guest", writable=True)
+    export(daemon, "temp", "instant")
+
+
+def by_snapshot_access(daemon):
+    path = sparse_image(daemon.folder / "temp.raw", SIZE)
+    daemon.qmp.command("blockdev-add", raw_options("temp", path))
+    cbw(daemon, "temp")
+    daemon.qmp.command("blockdev-add", driver="snapshot-access",
+                       node_name="access", file="cbw")
+    export(daemon, "cbw", "guest", writable=True)
+    export(daemon, "access", "instant")
+
+
+@pytest.mark.parametrize("graph", [by_backup, by_filter, by_snapshot_access])
+def test_the_instant_stays_readable(daemon, graph):
+    "Before and after guests overwrite it; and the disk has the new data."
+    before = daemon.folder / "before"
+    run("cp", daemon.folder / "disk.raw", before)
+    graph(daemon)
+    instant, guest = daemon.nbd_uri("instant"), daemon.nbd_uri("guest")
+    qemu_io(instant, *words("read", PATTERNS), read_only=True)
+    qemu_io(guest, *words("write", OVERWRITES), "write -z 3M 64k")
+    qemu_io(instant, *words("read", PATTERNS), read_only=True)
+    qemu_io(guest, *words("read", OVERWRITES), read_only=True)
+    qemu_img("compare", "-f", "raw", "-F", "raw", instant, before)
+
+
+@pytest.mark.parametrize("graph", [by_backup, by_filter, by_snapshot_access])
+def test_the_instant_holds_under_load(daemon, nbd_client, graph, background):
+    "Readers that race with writers see nothing of what is written."
+    random_image(daemon.folder / "disk.raw", SIZE, 7)
+    before = daemon.folder / "before"
+    run("cp", daemon.folder / "disk.raw", before)
+    graph(daemon)
+    background("fio", "--name=w", "--ioengine=nbd", "--rw=randwrite",
+               "--uri=" + daemon.nbd_uri("guest"), "--bs=4k", "--iodepth=16",
+               f"--size={SIZE}", "--time_based", "--runtime=2")
+    for _ in range(20):
+        qemu_img("compare", "-f", "raw", "-F", "raw",
+                 daemon.nbd_uri("instant"), before)
+
+
+def test_zeroes_are_kept_though_the_overlay_has_none(daemon):
+    "A hole of the disk is saved as zeroes when it gets data."
+    by_backup(daemon)
+    qemu_io(daemon.nbd_uri("guest"), "write -P 1 3M 64k")
+    qemu_io(daemon.nbd_uri("instant"), "read -P 0 3M 64k", read_only=True)
+
+
+def test_a_broken_backup_makes_its_overlay_unreadable(daemon):
+    "No word of what guests have written since comes out as the instant."
+    path = daemon.folder / "temp.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", path, str(SIZE))
+    daemon.qmp.command("blockdev-add", {
+        "driver": "blkdebug", "node-name": "file",
+        "image": {"driver": "file", "filename": str(path)}})
+    daemon.qmp.command("blockdev-add", {
+        "driver": "qcow2", "node-name": "temp", "backing": "disk",
+        "file": {"driver": "blkdebug", "node-name": "bad",
+                 "image": {"driver": "file", "filename": str(path),
+                           "locking": "off"},
+                 "inject-error": [{"event": "none", "iotype": "write",
+                                   "errno": 5}]}})
+    export(daemon, "disk", "guest", writable=True)
+    daemon.qmp.command("blockdev-backup", job_id="fleece", device="disk",
+                       target="temp", sync="none")
+    export(daemon, "temp", "instant")
+    qemu_io(daemon.nbd_uri("guest"), "write -P 1 0 64k")
+    daemon.qmp.wait_job_gone("fleece")
+    said = qemu_io(daemon.nbd_uri("instant"), "read 0 64k", read_only=True,
+                   check=False)
+    assert "error" in said
+
+
+def test_only_what_is_dirty_can_be_read(daemon):
+    "With a bitmap snapshot-access keeps that part of the disk alone."
+    add_bitmap(daemon, "disk")
+    export(daemon, "disk", "first", writable=True)
+    qemu_io(daemon.nbd_uri("first"), "write -P 3 0 64k")
+    daemon.qmp.command("block-export-del", id="export-first", mode="hard")
+    daemon.qmp.wait_event("BLOCK_EXPORT_DELETED")
+    path = sparse_image(daemon.folder / "temp.raw", SIZE)
+    daemon.qmp.command("blockdev-add", raw_options("temp", path))
+    cbw(daemon, "temp", bitmap={"node": "disk", "name": "b0"})
+    daemon.qmp.command("blockdev-add", driver="snapshot-access",
+                       node_name="access", file="cbw")
+    export(daemon, "cbw", "guest", writable=True)
+    export(daemon, "access", "instant")
+    qemu_io(daemon.nbd_uri("guest"), "write -P 4 0 2M")
+    qemu_io(daemon.nbd_uri("instant"), "read -P 3 0 64k", read_only=True)
+    said = qemu_io(daemon.nbd_uri("instant"), "read 1M 64k",
+                   read_only=True, check=False)
+    assert "not permitted" in said
+
+
+def test_a_backup_from_snapshot_access_frees_what_it_has_copied(daemon):
+    "discard-source: the target of the node shrinks as the backup proceeds."
+    before = daemon.folder / "before"
+    run("cp", daemon.folder / "disk.raw", before)
+    by_snapshot_access(daemon)
+    qemu_io(daemon.nbd_uri("guest"), *words("write", OVERWRITES))
+    daemon.qmp.command("block-export-del", id="export-instant", mode="hard")
+    daemon.qmp.wait_event("BLOCK_EXPORT_DELETED")
+    target = sparse_image(daemon.folder / "target.raw", SIZE)
+    daemon.qmp.command("blockdev-add", raw_options("target", target))
+    daemon.qmp.command("blockdev-backup", job_id="j", device="access",
+                       target="target", sync="full", discard_source=True)
+    assert "error" not in daemon.qmp.wait_job_gone("j")["data"]
+    run("cmp", before, target)
+
+
+@pytest.mark.parametrize("options, word", [
+    ({"driver": "snapshot-access", "file": "disk"}, "no copy-before-write"),
+    ({"driver": "copy-before-write", "file": "disk", "target": "small"},
+     "1048576"),
+    ({"driver": "copy-before-write", "file": "disk", "target": "other",
+      "bitmap": {"node": "disk", "name": "nope"}}, "nope"),
+    ({"driver": "copy-before-write", "file": "disk", "target": "other",
+      "min-cluster-size": 65537}, "min-cluster-size"),
+    ({"driver": "copy-before-write", "file": "disk", "target": "disk"},
+     "disk"),
+])
+def test_what_cannot_be_is_refused(daemon, options, word):
+    "A clear error, and no node."
+    for name, size in (("small", MIB), ("other", SIZE)):
+        path = sparse_image(daemon.folder / f"{name}.raw", size)
+        daemon.qmp.command("blockdev-add", raw_options(name, path))
+    error = daemon.qmp.error("blockdev-add", {"node-name": "n", **options})
+    assert word in error.desc
+
+
+def test_break_guest_write_fails_the_guest_and_keeps_the_snapshot(daemon):
+    "The default of the node, unlike that of the job."
+    daemon.qmp.command("blockdev-add", {
+        "driver": "blkdebug", "node-name": "temp",
+        "image": {"driver": "null-co", "size": SIZE},
+        "inject-error": [{"event": "none", "iotype": "write", "errno": 5}]})
+    cbw(daemon, "temp")
+    daemon.qmp.command("blockdev-add", driver="snapshot-access",
+                       node_name="access", file="cbw")
+    export(daemon, "cbw", "guest", writable=True)
+    export(daemon, "access", "instant")
+    said = qemu_io(daemon.nbd_uri("guest"), "write -P 1 0 64k", check=False)
+    assert "error" in said
+    qemu_io(daemon.nbd_uri("instant"), "read -P 0x5d 0 64k", read_only=True)
+
+
+def test_break_snapshot_lets_the_guest_go_on(daemon):
+    "The snapshot cannot be read any more."
+    daemon.qmp.command("blockdev-add", {
+        "driver": "blkdebug", "node-name": "temp",
+        "image": {"driver": "null-co", "size": SIZE},
+        "inject-error": [{"event": "none", "iotype": "write", "errno": 5}]})
+    cbw(daemon, "temp", on_cbw_error="break-snapshot")
+    daemon.qmp.command("blockdev-add", driver="snapshot-access",
+                       node_name="access", file="cbw")
+    export(daemon, "cbw", "guest", writable=True)
+    export(daemon, "access", "instant")
+    qemu_io(daemon.nbd_uri("guest"), "write -P 1 0 64k", "read -P 1 0 64k")
+    said = qemu_io(daemon.nbd_uri("instant"), "read 1M 64k",
+                   read_only=True, check=False)
+    assert "not permitted" in said
