@@ -134,14 +134,18 @@ static int ask_daemon(struct status *status,
                       GError **err)
 {
     g_autoptr(qmp_client_auto) client = NULL;
+    struct daemon_features features = { 0 };
     int ret = qmp_client_connect(address, TIMEOUT_MS, interrupt, &client, err);
 
     if (ret == 0) {
         ret = daemon_nodes_query(client, &status->nodes, err);
     }
     if (ret == 0) {
-        ret = plan_point(status->repository, client, NULL, false, &status->next,
-                         err);
+        ret = daemon_features_query(client, &features, err);
+    }
+    if (ret == 0) {
+        ret = plan_point(status->repository, client, &features, NULL, false,
+                         &status->next, err);
     }
     return ret;
 }

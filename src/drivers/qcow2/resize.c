@@ -21,6 +21,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "drivers/qcow2/bitmaps.h"
 #include "drivers/qcow2/cluster_set.h"
 #include "drivers/qcow2/free_later.h"
 #include "drivers/qcow2/host_write.h"
@@ -58,7 +59,7 @@ static int check_resize(const struct qcow2_image *image,
                          " bytes",
                          name, size_bytes, image->cluster_bytes);
     }
-    return 0;
+    return qcow2_bitmaps_check_resize(image, err);
 }
 
 /* The table as the file has it. No L1 entry is dirty. */
@@ -260,6 +261,12 @@ int co_qcow2_truncate(struct block_node *node,
     int ret = check_resize(image, size_bytes, err);
 
     (void)shrink; /* the block layer has checked */
+    if (ret == 0 && image->untouched && co_qcow2_touch(image) < 0) {
+        ret = error_set(err, -EIO,
+                        "cannot resize node '%s': the bitmaps of its image "
+                        "cannot be marked as being in use",
+                        block_name(node));
+    }
     if (ret < 0) {
         return ret;
     }

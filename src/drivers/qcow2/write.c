@@ -15,6 +15,7 @@
 
 #include "base/bytes.h"
 #include "drivers/qcow2/allocating_write.h"
+#include "drivers/qcow2/bitmaps.h"
 #include "drivers/qcow2/compressed_write.h"
 #include "drivers/qcow2/host_write.h"
 #include "drivers/qcow2/metadata_commit.h"
@@ -35,7 +36,7 @@ int qcow2_try_pwritev(struct block_node *node,
     struct qcow2_image *image = block_state(node);
     struct qcow2_mapping mapping;
 
-    if (image->corrupt ||
+    if (image->corrupt || image->untouched ||
         qcow2_try_mapping(image, offset, bytes, &mapping) < 0 ||
         mapping.bytes < bytes || !is_in_place(&mapping) ||
         !range_lock_is_free(&image->ranges, offset, bytes) ||
@@ -51,6 +52,7 @@ static int co_write_in_place(struct qcow2_image *image,
                              uint64_t offset,
                              uint64_t bytes,
                              struct vector_cursor *cursor,
+                             unsigned int flags,
                              uint64_t *ret_bytes)
 {
     struct qcow2_mapping mapping;
@@ -62,7 +64,7 @@ static int co_write_in_place(struct qcow2_image *image,
     }
     vector_cursor_take(cursor, mapping.bytes);
     ret = co_qcow2_write_data(image, mapping.host_offset, mapping.bytes,
-                              cursor->piece, cursor->piece_count);
+                              cursor->piece, cursor->piece_count, flags);
     *ret_bytes = mapping.bytes;
     return ret;
 }
@@ -82,6 +84,7 @@ static int co_write_piece(struct qcow2_image *image,
                           uint64_t offset,
                           uint64_t bytes,
                           struct vector_cursor *cursor,
+                          unsigned int flags,
                           uint64_t *ret_bytes)
 {
     uint64_t slice_bytes = image->cluster_bytes << image->slice_bits;
@@ -101,12 +104,12 @@ static int co_write_piece(struct qcow2_image *image,
     }
     if (is_in_place(&mapping)) {
         co_range_lock(&image->ranges, &hold, offset, mapping.bytes);
-        ret =
-            co_write_in_place(image, offset, mapping.bytes, cursor, ret_bytes);
+        ret = co_write_in_place(image, offset, mapping.bytes, cursor, flags,
+                                ret_bytes);
     } else {
         co_range_lock(&image->ranges, &hold, start, end - start);
         ret = co_qcow2_write_allocating(image, offset, limit - offset, cursor,
-                                        ret_bytes);
+                                        flags, ret_bytes);
     }
     range_unlock(&image->ranges, &hold);
     return ret;
@@ -123,7 +126,7 @@ int co_qcow2_pwritev(struct block_node *node,
     struct vector_cursor cursor;
     int ret = 0;
 
-    if (image->corrupt) {
+    if (image->corrupt || (image->untouched && co_qcow2_touch(image) < 0)) {
         return -EIO;
     }
     if ((flags & BLOCK_COMPRESS) != 0) {
@@ -133,7 +136,7 @@ int co_qcow2_pwritev(struct block_node *node,
     while (ret == 0 && bytes > 0) {
         uint64_t done = 0;
 
-        ret = co_write_piece(image, offset, bytes, &cursor, &done);
+        ret = co_write_piece(image, offset, bytes, &cursor, flags, &done);
         offset += done;
         bytes -= done;
     }
@@ -145,5 +148,6 @@ int co_qcow2_flush(struct block_node *node)
 {
     struct qcow2_image *image = block_state(node);
 
-    return co_qcow2_commit(image);
+    return image->commit == NULL ? co_block_child_flush(image->file)
+                                 : co_qcow2_commit(image);
 }

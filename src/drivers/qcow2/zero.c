@@ -16,6 +16,7 @@
 #include <errno.h>
 
 #include "base/bytes.h"
+#include "drivers/qcow2/bitmaps.h"
 #include "drivers/qcow2/host_write.h"
 #include "drivers/qcow2/l2_table.h"
 
@@ -409,7 +410,7 @@ int co_qcow2_write_zeroes(struct block_node *node,
         .limit = block_size(node),
     };
 
-    if (image->corrupt) {
+    if (image->corrupt || (image->untouched && co_qcow2_touch(image) < 0)) {
         return -EIO;
     }
     if ((flags & BLOCK_FAST_ZERO) != 0 &&
@@ -460,7 +461,7 @@ int co_qcow2_discard(struct block_node *node, uint64_t offset, uint64_t bytes)
     uint64_t start = round_up(offset, image->cluster_bytes);
     uint64_t stop = end_of_whole(image, offset + bytes, image->cluster_bytes);
 
-    if (image->corrupt) {
+    if (image->corrupt || (image->untouched && co_qcow2_touch(image) < 0)) {
         return -EIO;
     }
     return start < stop ? co_zero_range(&zeroing, start, stop) : 0;

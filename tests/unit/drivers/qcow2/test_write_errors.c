@@ -12,7 +12,8 @@
 #include "drivers/qcow2/create.h"
 #include "drivers/qcow2/image.h"
 
-#define DISK_BYTES (1 * MIB)
+#define DISK_BYTES  (1 * MIB)
+#define WRITE_BYTES 4096
 
 static const struct block_driver *const drivers[] = { &driver_crash_disk,
                                                       &driver_qcow2, NULL };
@@ -49,10 +50,10 @@ static struct crash_disk *file_of(const struct rig *rig)
 
 static int co_write(const struct rig *rig, uint64_t offset, uint8_t value)
 {
-    uint8_t buffer[2048];
+    g_autofree uint8_t *buffer = g_malloc(WRITE_BYTES);
 
-    memset(buffer, value, sizeof(buffer));
-    return co_block_pwrite(rig->image, offset, sizeof(buffer), buffer, 0);
+    memset(buffer, value, WRITE_BYTES);
+    return co_block_pwrite(rig->image, offset, WRITE_BYTES, buffer, 0);
 }
 
 static void co_assert_clean(const struct rig *rig)
@@ -88,7 +89,7 @@ static void a_failed_sync_fails_all_later_flushes(void **state)
 static void co_failed_writes(struct block_graph *graph, void *opaque)
 {
     struct rig rig;
-    uint8_t buffer[2048];
+    uint8_t byte = 1;
 
     (void)opaque;
     co_rig_open(&rig, graph);
@@ -99,9 +100,8 @@ static void co_failed_writes(struct block_graph *graph, void *opaque)
     file_of(&rig)->fail_writes = 0;
     assert_int_equal(co_write(&rig, 16384, 3), 0);
     assert_int_equal(co_block_flush(rig.image), 0);
-    assert_int_equal(co_block_pread(rig.image, 8192, sizeof(buffer), buffer),
-                     0);
-    assert_int_equal(buffer[0], 0);
+    assert_int_equal(co_block_pread(rig.image, 8192, 1, &byte), 0);
+    assert_int_equal(byte, 0);
     assert_int_equal(co_block_del(graph, "image", NULL), 0);
     co_assert_clean(&rig);
 }
