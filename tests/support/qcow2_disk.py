@@ -62,7 +62,7 @@ def check_status(client, content):
         for length, flags in zip(extents[::2], extents[1::2]):
             end = min(offset + length, size)
             piece = content[offset:end]
-            if flags & nbd.STATE_ZERO and any(piece):
+            if flags & nbd.STATE_ZERO and piece != bytes(len(piece)):
                 at = first_difference(piece, bytes(len(piece)))
                 raise AssertionError(f"{offset + at} is said to be zero, in "
                                      f"the extent {offset}+{length}")

@@ -22,7 +22,7 @@ from support.qcow2_variants import (SECTOR, backing_bytes, fresh, make_image,
                                     pick_node_options, pick_variant)
 from support.source_disk import compressed_backup
 
-LARGEST = 16 * MIB
+LARGEST = 8 * MIB
 
 
 class RoundFailed(Exception):

@@ -77,8 +77,8 @@ def _pick_size(chance, cluster):
     if chance.random() < 0.1:
         return sectors(chance, SECTOR, 256 * KIB)
     if cluster >= 512 * KIB:
-        return sectors(chance, 2 * MIB, 12 * MIB)
-    return sectors(chance, 512 * KIB, 6 * MIB)
+        return sectors(chance, 2 * MIB, 8 * MIB)
+    return sectors(chance, 256 * KIB, 4 * MIB)
 
 
 def pick_variant(chance):
