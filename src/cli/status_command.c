@@ -147,6 +147,7 @@ static int ask_daemon(struct status *status,
         ret = plan_point(status->repository, client, &features, NULL, false,
                          &status->next, err);
     }
+    daemon_features_clear(&features);
     return ret;
 }
 

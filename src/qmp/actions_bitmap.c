@@ -160,6 +160,19 @@ static int co_prepare_new(struct bitmap_action *self,
                        : 0;
 }
 
+/* Its own file, and a place to write down what becomes of its changes: every
+ * job that consumes it needs one. */
+static int co_ensure_kept(struct engine *engine,
+                          struct block_node *node,
+                          GError **err)
+{
+    int ret = engine->coordinator == NULL
+                  ? 0
+                  : co_coordinator_ensure(engine->coordinator, err);
+
+    return ret < 0 ? ret : co_tracking_ensure(engine->tracking, node, err);
+}
+
 static int co_prepare_add(struct transaction_action *action,
                           struct transaction *transaction,
                           GError **err)
@@ -200,8 +213,7 @@ static int co_prepare_add(struct transaction_action *action,
     entry->bitmap = self->owned;
     entry->granularity_bytes = dirty_bitmap_granularity_bytes(self->owned);
     if (json_dict_bool(self->data, "persistent", false)) {
-        ret = co_tracking_ensure(self->context->engine->tracking, self->node,
-                                 err);
+        ret = co_ensure_kept(self->context->engine, self->node, err);
         entry->is_persistent = ret == 0;
     }
     return ret < 0 ? ret : co_prepare_new(self, entry, err);
