@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The tracking file itself as a model for Spin: two superblock slots, pages that
- * are copied, the sequence under which intents were cleared, and poison.
+ * The tracking file itself as a model for Spin: two superblock slots, pages
+ * that are copied, the sequence under which intents were cleared, and poison.
  *
  *     Tracker  pages ── sync ── superblock ── sync ── told
  *              poison the other slot ── sync, or unlink ── told
@@ -37,7 +37,8 @@
 
 /* A superblock; GARBAGE is what fails its CRC. */
 #define GARBAGE 0
-#define SUPERBLOCK(seq, frame, poison) (((seq) << 3) | ((frame) << 1) | (poison))
+#define SUPERBLOCK(seq, frame, poison) \
+ (((seq) << 3) | ((frame) << 1) | (poison))
 #define SEQUENCE(x) ((x) >> 3)
 #define FRAME(x)    (((x) >> 1) & 3)
 #define POISON(x)   ((x) & 1)

@@ -133,6 +133,8 @@ void group_commit_abort(struct group_commit *group);
  * be told later stays with the coordinator. */
 void co_group_commit_end(struct group_commit **group);
 
+/* Waits until no group is left. */
+void co_coordinator_drain(struct coordinator *coordinator);
 /* Shut-down: groups in doubt wait no longer; they stay undecided on disk. */
 void coordinator_let_go(struct coordinator *coordinator);
 

@@ -31,7 +31,7 @@ struct coordinator {
 
     GByteArray *acknowledged; /* records to be written */
     bool writes_acknowledged;
-    struct co_queue idle; /* woken when that ends */
+    struct co_queue idle; /* woken when that ends, and when a group does */
 
     bool lets_go;
     struct co_queue doubters; /* woken when that is set */

@@ -55,7 +55,8 @@ struct world_options {
     bool power_cuts;
     bool faults;
     enum tracker_durability durability;
-    /* Each life's crash point, from its start; 0: by chance. */
+    /* Each life's crash point, from its start, but for the last, which ends
+     * cleanly; 0: by chance. */
     uint64_t crash_point;
     uint64_t steps; /* verbs per life */
 };

@@ -146,6 +146,9 @@ void co_world_job(struct world *world)
     prepared = co_block_flush(world->node) == 0 &&
                random_below(&world->random, 6) > 0 &&
                co_prepare(world, &run) == 0;
+    if (random_once_in(&world->random, 2)) {
+        co_sleep_until(loop_now_ns() + random_below(&world->random, 200000));
+    }
     if (prepared && !storage_memory_is_dead(world->memory)) {
         decide(world, &run);
     }

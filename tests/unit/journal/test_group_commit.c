@@ -10,6 +10,8 @@
 
 #define POWER_SEEDS 6
 
+static char *first_file(struct log_world *world, const char *suffix);
+
 /* --- Crashes --------------------------------------------------------------------------- */
 
 typedef void (*world_setup)(struct log_world *world);
@@ -326,6 +328,33 @@ static void test_a_label_used_again_revives_no_old_pair(void **state)
     log_world_free(world);
 }
 
+static void co_expect_nothing(struct log_world *world)
+{
+    struct coordinator *coordinator = log_world_coordinator(world);
+    g_autofree char *outcome = co_outcome_text(coordinator);
+
+    assert_string_equal(outcome, "");
+    co_coordinator_close(coordinator);
+}
+
+/* A power cut brings back what was unlinked of a log, without its COMMIT. */
+static void test_a_retired_run_is_not_sealed_again(void **state)
+{
+    struct log_world *world = log_world_new(1);
+    g_autofree char *part = NULL;
+
+    (void)state;
+    kill_after_commit(world);
+    part = first_file(world, ".log");
+    storage_memory_copy(world->memory, part, "/img/kept", true);
+    log_world_run(world, co_recover_and_acknowledge);
+    assert_int_equal(count_state_files(world, ".sealed"), 0);
+    storage_memory_copy(world->memory, "/img/kept", part, true);
+    log_world_run(world, co_expect_nothing);
+    assert_int_equal(count_state_files(world, ".log"), 0);
+    log_world_free(world);
+}
+
 static void co_abort_and_commit(struct log_world *world)
 {
     struct disk_state lagging;
@@ -415,8 +444,6 @@ static void co_expect_unknown(struct log_world *world)
     assert_non_null(reason);
     co_coordinator_close(coordinator);
 }
-
-static char *first_file(struct log_world *world, const char *suffix);
 
 static void test_a_lost_log_is_unknown(void **state)
 {
@@ -582,6 +609,7 @@ int main(void)
         cmocka_unit_test(test_a_client_learns_the_outcome_after_a_restart),
         cmocka_unit_test(test_asking_makes_no_directory),
         cmocka_unit_test(test_a_disk_that_is_gone_can_be_forgotten),
+        cmocka_unit_test(test_a_retired_run_is_not_sealed_again),
         cmocka_unit_test(test_a_label_used_again_revives_no_old_pair),
         cmocka_unit_test(test_a_label_used_again_in_one_life_is_another),
         cmocka_unit_test(test_what_began_needs_no_space_to_commit),
