@@ -44,7 +44,17 @@ static void store_fields(const struct qcow2_header *header, uint8_t *sector)
     }
 }
 
-<<<<<<< HEAD
+/* A failed sync is as final here as in a commit. */
+static int co_sync(struct qcow2_image *image)
+{
+    int ret = co_block_child_flush(image->file);
+
+    if (ret < 0 && image->commit != NULL) {
+        qcow2_commit_fail(image, ret);
+    }
+    return ret;
+}
+
 /* Writes a part of the cluster, durably. */
 static int co_write_part(struct qcow2_image *image,
                          uint8_t *cluster,
@@ -59,17 +69,6 @@ static int co_write_part(struct qcow2_image *image,
             co_block_child_pwritev(image->file, start, end - start, &iov, 1, 0);
     }
     return ret == 0 ? co_sync(image) : ret;
-=======
-/* A failed sync is as final here as in a commit. */
-static int co_sync(struct qcow2_image *image)
-{
-    int ret = co_block_child_flush(image->file);
-
-    if (ret < 0 && image->commit != NULL) {
-        qcow2_commit_fail(image, ret);
-    }
-    return ret;
->>>>>>> qcow2-rounds
 }
 
 static int co_write_fields(struct qcow2_image *image)
@@ -81,12 +80,8 @@ static int co_write_fields(struct qcow2_image *image)
     if (ret < 0) {
         return ret;
     }
-<<<<<<< HEAD
     store_fields(image->header, sector);
     return co_write_part(image, sector, 0, sizeof(sector));
-=======
-    return ret == 0 ? co_sync(image) : ret;
->>>>>>> qcow2-rounds
 }
 
 static int header_error(struct qcow2_image *image, int ret, GError **err)
@@ -197,11 +192,7 @@ static int co_step_apart(struct qcow2_image *image,
     }
     ret = co_write_part(image, apart->data, tail, end_of(apart));
     if (ret == 0) {
-<<<<<<< HEAD
         ret = co_write_part(image, apart->data, 0, QCOW2_SECTOR_BYTES);
-=======
-        ret = co_sync(image);
->>>>>>> qcow2-rounds
     }
     return ret < 0 ? header_error(image, ret, err) : 0;
 }
