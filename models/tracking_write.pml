@@ -32,6 +32,9 @@
  * sync in all. A power cut after a kill, and a crash in recovery, are two
  * crashes.
  *
+ * States explored: 0.9 million in the three sound searches, 21 million in the
+ * full one (2 GB).
+ *
  *     sound: WRITES=2 CHECKPOINTS=1 FAILURES=0
  *     sound: WRITES=2 CRASHES=1 JOBS=1
  *     sound: WRITES=2 CRASHES=1 CHECKPOINTS=1 FAILURES=0 BY_STATES=1

@@ -172,6 +172,12 @@ static int run_connected(struct backup *backup,
     const struct manifest *published = NULL;
     int ret = daemon_features_query(backup->client, &backup->features, err);
 
+    if (ret == 0 && backup->features.refusal != NULL) {
+        progress_say(backup->progress,
+                     "the daemon can keep records of changes in memory only "
+                     "(%s)",
+                     backup->features.refusal);
+    }
     if (ret == 0) {
         ret = settle(backup->repository, backup->client, &backup->features, say,
                      backup->progress, err);
@@ -243,6 +249,7 @@ int command_backup(int argc, char **argv)
     if (ret == 0) {
         ret = run(&backup, words[0], &arguments, &err);
     }
+    daemon_features_clear(&backup.features);
     progress_free(backup.progress);
     interrupt_end(&interrupt);
     free_arguments(&arguments);

@@ -13,8 +13,12 @@
 struct daemon_features {
     bool tells_extents; /* what an increment copied: else all goes full */
     bool keeps_records; /* bitmaps and outcomes that outlive it */
+    char *refusal;      /* why it cannot, though it has the commands */
 };
 
+void daemon_features_clear(struct daemon_features *features);
+
+/* `*ret_features` is to be cleared, also after a failure. */
 int daemon_features_query(struct qmp_client *client,
                           struct daemon_features *ret_features,
                           GError **err);

@@ -56,6 +56,7 @@ static char *base_fault(const struct daemon_bitmap *bitmap,
 
 /* Why the bitmap cannot be used; NULL: it can. A new string. */
 static char *bitmap_fault(const struct repository *repository,
+                          const struct daemon_features *features,
                           const struct daemon_node *node,
                           const struct manifest *newest,
                           const struct manifest_disk *last)
@@ -85,6 +86,10 @@ static char *bitmap_fault(const struct repository *repository,
     if (bitmap->is_busy) {
         return g_strdup("its record of changes is in use");
     }
+    if (bitmap->is_persistent && !features->keeps_records) {
+        return g_strdup("the daemon cannot write down what becomes of its "
+                        "record of changes");
+    }
     if (bitmap->is_persistent) {
         return base_fault(bitmap, newest, last);
     }
@@ -97,8 +102,8 @@ static char *bitmap_fault(const struct repository *repository,
 /* Why the disk cannot be incremental; NULL: it can. A new string. */
 static char *reason_for_full(const struct repository *repository,
                              const struct daemon_node *node,
-                             const struct manifest *newest,
-                             bool tells_extents)
+                             const struct daemon_features *features,
+                             const struct manifest *newest)
 {
     g_autoptr(GError) why = NULL;
     const struct manifest_disk *last;
@@ -106,7 +111,7 @@ static char *reason_for_full(const struct repository *repository,
     if (newest == NULL) {
         return g_strdup("first backup of this disk");
     }
-    if (!tells_extents) {
+    if (!features->tells_extents) {
         /* QEMU's: there each backup is full. */
         return g_strdup("the daemon cannot tell what an increment copied");
     }
@@ -123,7 +128,7 @@ static char *reason_for_full(const struct repository *repository,
         REPOSITORY_CHAIN_MAX) {
         return g_strdup_printf("its chain has %d points", REPOSITORY_CHAIN_MAX);
     }
-    char *fault = bitmap_fault(repository, node, newest, last);
+    char *fault = bitmap_fault(repository, features, node, newest, last);
     if (fault != NULL) {
         return fault;
     }
@@ -159,7 +164,7 @@ static void make_incremental(struct manifest_disk *disk,
 static int plan_disk(const struct repository *repository,
                      const struct daemon_node *node,
                      bool full,
-                     bool tells_extents,
+                     const struct daemon_features *features,
                      struct manifest *point,
                      GError **err)
 {
@@ -187,9 +192,8 @@ static int plan_disk(const struct repository *repository,
     disk->bitmap = g_strdup(point->label);
     disk->hash_root = g_strdup(NO_HASH);
     disk->job = g_strdup_printf("%s-%u", point->label, point->disks->len - 1);
-    disk->reason =
-        full ? g_strdup("a full backup was asked for")
-             : reason_for_full(repository, node, newest, tells_extents);
+    disk->reason = full ? g_strdup("a full backup was asked for")
+                        : reason_for_full(repository, node, features, newest);
     if (disk->reason == NULL) {
         make_incremental(disk, newest);
     }
@@ -281,8 +285,7 @@ int plan_point(const struct repository *repository,
                              "nodes lists what it has)",
                              (char *)chosen->pdata[i]);
         }
-        ret = plan_disk(repository, node, full, features->tells_extents, point,
-                        err);
+        ret = plan_disk(repository, node, full, features, point, err);
         if (ret < 0) {
             return ret;
         }

@@ -309,32 +309,17 @@ static int settle_points(struct settlement *settlement, GError **err)
     return ret;
 }
 
-/* Asks what became of our transactions. A daemon that cannot say so knows of
- * none. */
+/* A daemon that keeps no records has none of our transactions. */
 static int query_transactions(struct settlement *settlement, GError **err)
 {
-    g_autoptr(GError) why = NULL;
-    int ret = 0;
-
     g_clear_pointer(&settlement->transactions, g_ptr_array_unref);
-    if (settlement->features->keeps_records) {
-        ret = daemon_transactions_query(settlement->client,
-                                        settlement->repository->prefix,
-                                        &settlement->transactions, &why);
-    }
-    if (ret == -EREMOTEIO) {
-        settle_tell(settlement, SETTLE_WARNING,
-                    "the daemon does not tell what became of earlier backups "
-                    "(%s)",
-                    why->message);
-        ret = 0;
-    } else if (ret < 0) {
-        g_propagate_error(err, g_steal_pointer(&why));
-    }
-    if (ret == 0 && settlement->transactions == NULL) {
+    if (!settlement->features->keeps_records) {
         settlement->transactions = g_ptr_array_new();
+        return 0;
     }
-    return ret;
+    return daemon_transactions_query(settlement->client,
+                                     settlement->repository->prefix,
+                                     &settlement->transactions, err);
 }
 
 static const struct daemon_transaction *find_outcome(

@@ -440,3 +440,32 @@ def test_no_room_at_the_end_is_told_and_loses_nothing(cohortd, path):
     daemon.qmp.command("blockdev-del", node_name="disk")
     assert stored(path) == {"b0": (64 * KIB, ["auto"])}
     assert_sound(path)
+
+
+def test_no_room_at_quit_is_in_the_log_and_loses_nothing(cohortd, path):
+    """The daemon ends, the log says why; QEMU sees it in use, and the next
+    daemon has it from the tracking file."""
+    daemon = open_in(cohortd, path)
+    add_bitmap(daemon, "disk", persistent=True)
+    write(daemon, "write 1M 64k")
+    here = shas(daemon)
+    limit_file_size(daemon, os.path.getsize(path))
+    close(daemon)
+    assert "were not stored in its image" in daemon.stderr()
+    assert_sound(path)
+    assert all("in-use" in flags for _, flags in stored(path).values())
+    again_open = open_in(cohortd, path)
+    assert shas(again_open) == here
+    assert "inconsistent" not in bitmaps(again_open)["b0"]
+
+
+def test_a_bitmap_that_was_stored_before_stays_in_use(cohortd, path):
+    "Stored once, then no room: in_use is what QEMU finds."
+    close(tracked(cohortd, path))
+    daemon = open_in(cohortd, path)
+    write(daemon, "write 9M 64k")
+    here = shas(daemon)
+    limit_file_size(daemon, os.path.getsize(path))
+    close(daemon)
+    assert stored(path) == {"b0": (64 * KIB, ["auto", "in-use"])}
+    assert shas(open_in(cohortd, path)) == here
