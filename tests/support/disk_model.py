@@ -80,13 +80,16 @@ class DiskModel:
 
     def after_trim(self, offset, old, found):
         """A trim leaves each sector as it was, or zero."""
-        if found not in (old, bytes(len(old))):
+        self.after_either(offset, old, bytes(len(old)), found)
+
+    def after_either(self, offset, old, new, found):
+        """Each sector is as it was, or new; for a request that failed, too."""
+        if found not in (old, new):
             start = 0
             while start < len(old):
                 end = min(len(old), (offset + start) // SECTOR * SECTOR +
                           SECTOR - offset)
-                piece = found[start:end]
-                assert piece == old[start:end] or not any(piece), \
-                    f"a trim made something new at {offset + start}"
+                assert found[start:end] in (old[start:end], new[start:end]), \
+                    f"neither old nor new at {offset + start}"
                 start = end
         self.change(offset, found)

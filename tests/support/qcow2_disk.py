@@ -11,11 +11,14 @@ array that it must equal.
 `host` has a .daemon (cohortd or qemu-storage-daemon) and starts another with
 .restart(). What is drawn from `chance` depends on nothing that is read.
 """
+import errno
+
 import nbd
 
 from support.disk_model import SECTOR, DiskModel, first_difference
 from support.images import KIB, MIB, qemu_img
 from support.qcow2_images import child
+from support.qmp import QmpError
 
 KINDS = ["write"] * 7 + ["zero", "zero", "unmap", "trim", "trim", "read",
                          "read"]
@@ -36,6 +39,8 @@ class Request:
             self.buffer = bytes(self.data)
             self.cookie = client.aio_pwrite(self.buffer, self.offset,
                                             flags=flags)
+        elif self.kind == "flush":
+            self.cookie = client.aio_flush()
         elif self.kind == "trim":
             self.cookie = client.aio_trim(self.length, self.offset)
         else:
@@ -45,7 +50,12 @@ class Request:
                                           flags=flags)
 
     def finish(self):
-        assert self.client.aio_command_completed(self.cookie)
+        """Did it succeed?"""
+        try:
+            assert self.client.aio_command_completed(self.cookie)
+            return True
+        except nbd.Error:
+            return False
 
 
 def check_status(client, content):
@@ -69,21 +79,42 @@ def check_status(client, content):
             offset = end
 
 
+class Fault:
+    """The write number `number` to an image's file fails with `error`."""
+
+    def __init__(self, chance):
+        self.number = chance.randint(1, 25)
+        self.error = chance.choice([errno.EIO, errno.ENOSPC])
+
+    def over(self, file):
+        """The node with it, above the file's node."""
+        steps = [{"event": "write_aio", "state": state, "new_state": state + 1}
+                 for state in range(1, self.number)]
+        return {"driver": "blkdebug", "image": file, "set-state": steps,
+                "inject-error": [{"event": "write_aio", "iotype": "write",
+                                  "state": self.number, "once": True,
+                                  "errno": self.error}]}
+
+
 class Qcow2Disk:
     def __init__(self, host, path, content, cluster, chance):
         self.host, self.path, self.chance = host, path, chance
         self.cluster = cluster
         self.model = DiskModel(content)
         self.clients = []
-        self.options = {}
+        self.options, self.fault = {}, None
+        self.failures = 0  # requests that failed, as some must
 
     # Opening and closing.
 
-    def open(self, **options):
-        self.options = options
+    def open(self, fault=None, **options):
+        """With a `fault` (Fault) one write to the file fails."""
+        self.options, self.fault = options, fault
+        file = {**child(self.path), "discard": "unmap"}
+        if fault is not None:
+            file = fault.over(file)
         self.host.daemon.qmp.command("blockdev-add", {
-            "driver": "qcow2", "node-name": "disk", **options,
-            "file": {**child(self.path), "discard": "unmap"}})
+            "driver": "qcow2", "node-name": "disk", **options, "file": file})
         self.connect()
 
     def connect(self):
@@ -105,6 +136,8 @@ class Qcow2Disk:
         qmp.wait_event("BLOCK_EXPORT_DELETED", id="export")
 
     def close(self):
+        if self.fault is not None:
+            self.flush()  # closing tells nobody
         self.disconnect()
         self.host.daemon.qmp.command("blockdev-del", node_name="disk")
         self.model.flushed()
@@ -152,43 +185,58 @@ class Qcow2Disk:
             flags = nbd.CMD_FLAG_FUA if self.chance.random() < 0.05 else 0
             request.send(self.chance.choice(self.clients), flags)
 
-    def _wait(self, cookies=()):
+    def _wait(self):
         for client in self.clients:
             while client.aio_in_flight() > 0:
                 client.poll(-1)
-        for client, cookie in cookies:
-            assert client.aio_command_completed(cookie)
 
     def batch(self, count, flush=False):
         """With `flush`, one is under way together with the rest: what was
         done before is durable after it."""
         requests = self.plan(count)
         self._send(requests)
-        flushes = []
+        barrier = None
         if flush:
-            client = self.chance.choice(self.clients)
-            flushes = [(client, client.aio_flush())]
-        self._wait(flushes)
-        if flush:
+            barrier = Request("flush", 0, 0, None)
+            barrier.send(self.chance.choice(self.clients), 0)
+        self._wait()
+        if barrier is not None and barrier.finish():
             self.model.flushed()
+        elif barrier is not None:
+            self._note_failure("a flush")
         for request in requests:
-            request.finish()
-            self._apply(request)
+            done = request.finish()
+            if not done:
+                self._note_failure(request.kind)
+            self._apply(request, done)
         self.model.batch_done()
 
-    def _apply(self, request):
+    def _note_failure(self, what):
+        """One write fails, so whatever needed it; no more than the fault can
+        reach."""
+        assert self.fault is not None, f"{what} failed"
+        self.failures += 1
+
+    def _apply(self, request, done):
         offset, length = request.offset, request.length
         if request.kind == "read":
+            assert done, "a read failed"
             self.model.check(offset, request.buffer)
-        elif request.kind == "trim":
+        elif request.kind == "trim" or not done:
             old = bytes(self.model.content[offset:offset + length])
             found = bytes(self.clients[0].pread(length, offset))
-            self.model.after_trim(offset, old, found)
+            self.model.after_either(offset, old, request.data, found)
         else:
             self.model.change(offset, request.data)
 
     def flush(self):
-        self.chance.choice(self.clients).flush()
+        """After a fault, again: only a failed sync is final."""
+        client = self.chance.choice(self.clients)
+        try:
+            client.flush()
+        except nbd.Error:
+            self._note_failure("a flush")
+            client.flush()
         self.model.flushed()
 
     # Looking.
@@ -217,10 +265,14 @@ class Qcow2Disk:
             self.open(**self.options)
             return
         self.disconnect()
-        self.host.daemon.qmp.command("block_resize", {
-            "node-name": "disk", "size": size})
-        self.model.resize(size)
+        try:
+            self.host.daemon.qmp.command("block_resize", {
+                "node-name": "disk", "size": size})
+            self.model.resize(size)
+        except QmpError:
+            self._note_failure("block_resize")
         self.connect()
+        assert self.clients[0].get_size() == self.model.size
 
     # Crashing.
 

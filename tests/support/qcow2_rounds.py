@@ -16,7 +16,7 @@ import traceback
 
 from support.daemon import cohort_binary, cohortd, qemu_storage_daemon
 from support.images import MIB, qemu_img, run
-from support.qcow2_disk import Qcow2Disk
+from support.qcow2_disk import Fault, Qcow2Disk
 from support.qcow2_images import child, image_json, scribble, to_raw
 from support.qcow2_variants import (SECTOR, backing_bytes, fresh, make_image,
                                     pick_node_options, pick_variant)
@@ -108,8 +108,13 @@ class Round:
     def session(self):
         chance = self.chance
         options = pick_node_options(chance, self.variant)
-        self.say(f"open {options}")
-        self.disk.open(**options)
+        fault = None
+        if self.crashes and chance.random() < 0.2:
+            fault = Fault(chance)
+            self.crashed = True  # it may leak as after a crash
+        self.say(f"open {options}" + ("" if fault is None else
+                                      f", write {fault.number} fails"))
+        self.disk.open(fault, **options)
         for _ in range(chance.randint(1, 6)):
             self.step()
         if self.crashes and chance.random() < 0.3:

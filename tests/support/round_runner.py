@@ -51,6 +51,9 @@ def run_rounds(host_of, round_of, seeds, folder):
             running -= 1
         elif result[1] is None:
             done += 1
+            if done % 100 == 0:
+                print(f"{done} rounds, {time.monotonic() - began:.0f} s",
+                      flush=True)
         else:
             problems.append(result[1])
             print(result[1], flush=True)
