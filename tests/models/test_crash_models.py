@@ -21,7 +21,7 @@ def begin(pool, model, what):
     "Starts the search of a sound model, or of one with a mistake in it."
     if isinstance(what, int):
         return pool.submit(search, model, bounds(model, "sound")[what])
-    return pool.submit(search, model, mistakes(model)[what], "-O0")
+    return pool.submit(search, model, mistakes(model)[what])
 
 
 @pytest.fixture(scope="module")
