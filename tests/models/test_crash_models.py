@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Spin proves the models of surviving crashes, and finds what is planted there.
 
-Searches are started together, as many at a time as there are processors, the
-longest first; each test waits for its own.
+Searches are started together, as many at a time as there are processors; each
+test waits for its own.
 """
 import concurrent.futures
 import os
@@ -17,16 +17,21 @@ SOUND = [(model, i) for model in NAMES
 PLANTED = [(model, name) for model in NAMES for name in mistakes(model)]
 
 
+def begin(pool, model, what):
+    "Starts the search of a sound model, or of one with a mistake in it."
+    if isinstance(what, int):
+        return pool.submit(search, model, bounds(model, "sound")[what])
+    return pool.submit(search, model, mistakes(model)[what])
+
+
 @pytest.fixture(scope="module")
-def searches():
-    "By what is searched: its report, to come."
+def searches(request):
+    "By what is searched: its report, to come. Only what was selected."
+    chosen = [tuple(item.callspec.params.values())
+              for item in request.session.items
+              if "searches" in getattr(item, "fixturenames", ())]
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        begun = {(model, i): pool.submit(search, model,
-                                         bounds(model, "sound")[i])
-                 for model, i in SOUND}
-        begun |= {(model, name): pool.submit(search, model,
-                                             mistakes(model)[name], "-O0")
-                  for model, name in PLANTED}
+        begun = {key: begin(pool, *key) for key in chosen}
         yield begun
         for future in begun.values():
             future.cancel()
