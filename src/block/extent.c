@@ -161,13 +161,18 @@ static int co_truncate_alone(struct block_node *node,
                              bool shrink,
                              GError **err)
 {
+    struct block_node *entered = co_block_gate_enter(node, BLOCK_LANE_WRITE);
     int ret;
 
-    node = co_block_gate_enter(node, BLOCK_LANE_WRITE);
-    co_block_gate_be_alone(node);
-    ret = co_truncate(node, size_bytes, shrink, err);
-    block_gate_go_on(node);
-    block_gate_leave(node, BLOCK_LANE_WRITE);
+    co_block_gate_be_alone(entered);
+    ret = entered == node
+              ? co_truncate(node, size_bytes, shrink, err)
+              : error_set(err, -EAGAIN,
+                          "cannot resize node '%s': another has just taken its "
+                          "place",
+                          node->name);
+    block_gate_go_on(entered);
+    block_gate_leave(entered, BLOCK_LANE_WRITE);
     return ret;
 }
 

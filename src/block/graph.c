@@ -419,20 +419,31 @@ int co_block_add(struct block_graph *graph,
     return ret;
 }
 
-void co_block_close(struct block_node *node)
+static int co_close(struct block_node *node, bool may_stay, GError **err)
 {
     struct block_watcher *watcher = node->graph->watcher;
+    int ret = 0;
 
     node->deleting = true;
     while (node->visitors + node->visitors_waiting > 0) {
         co_queue_wait(&node->visits);
     }
     if (watcher != NULL) {
-        watcher->co_closing(watcher, node);
+        ret = watcher->co_closing(watcher, node, may_stay, err);
+    }
+    if (ret < 0 && may_stay) {
+        node->deleting = false;
+        return ret;
     }
     co_close_driver(node);
     co_block_edges_release(node);
     node_free(node);
+    return 0;
+}
+
+void co_block_close(struct block_node *node)
+{
+    (void)co_close(node, false, NULL); /* cannot fail */
 }
 
 const char *block_closing(const struct block_graph *graph)
@@ -468,8 +479,7 @@ int co_block_del(struct block_graph *graph, const char *name, GError **err)
                          "node it was opened for",
                          name);
     }
-    co_block_close(node);
-    return 0;
+    return co_close(node, true, err);
 }
 
 /* Whoever needs durability flushes; this is for guests that were not asked.

@@ -46,8 +46,13 @@ struct block_watcher {
     int (*co_opened)(struct block_watcher *watcher,
                      struct block_node *node,
                      GError **err);
-    /* The node will be closed, has no users and no requests, and still works. */
-    void (*co_closing)(struct block_watcher *watcher, struct block_node *node);
+    /* The node will be closed, has no users and no requests, and still works. If
+     * it `may_stay`, a failure keeps it open, as if nothing had been; else it is
+     * closed whatever is returned, and `err` is NULL. */
+    int (*co_closing)(struct block_watcher *watcher,
+                      struct block_node *node,
+                      bool may_stay,
+                      GError **err);
 };
 
 /* Before the first node; at most one. Borrowed. */

@@ -2,22 +2,21 @@
 /*
  * Intents: before a write is issued, its region is durable as "may change".
  *
- *              first write               sync done         the write goes on
- *     COLD ─────────────────> PENDING ─────────────> SYNCED ───────────> WARM
- *      ^                                                                 │ ^
- *      │ checkpoint durable                               snapshot begins│ │write
- *      └──────────────────────────────── CLEARING <──────────────────────┘ │
- *                                           └──────────────────────────────┘
+ *          first write               sync done
+ *     COLD ─────────────> PENDING ─────────────> WARM
+ *      ^                                         │  ^
+ *      │ checkpoint durable       snapshot begins│  │write
+ *      └────────────────────── CLEARING <────────┘  │
+ *                                  └────────────────┘
  *
  * A write in a WARM region costs one load. In a COLD one it waits for the next
  * round of the flusher, which writes the map's changed sectors and syncs once for
  * all that wait; or it needs no intent, when its bits are durable in what each
  * state that a crash may leave has of each recording bitmap.
  *
- * SYNCED keeps a region from being cleared between the end of the sync and the
- * moment when the writes that waited set their bits: only the write itself makes
- * it WARM, and from there to its bits there is no yield (block/hook.h: hooks of
- * the next stage run at once).
+ * A write that has waited looks again: its region may have been cleared between
+ * the end of the sync and its turn. From a look that lets it go to its bits there
+ * is no yield (block/hook.h: hooks of the next stage run at once).
  *
  * There is one flusher, so writes to a sector never overtake each other. Bits are
  * cleared in memory first; a write that comes then asks for a round of its own.
@@ -139,7 +138,7 @@ static void finish_round(struct tracker *tracker, const GArray *round)
         uint64_t region = g_array_index(round, uint64_t, i);
 
         g_assert(tracker->regions[region] == REGION_PENDING);
-        tracker->regions[region] = REGION_SYNCED;
+        tracker->regions[region] = REGION_WARM;
     }
     co_queue_wake_all(&tracker->intents);
 }
@@ -331,7 +330,6 @@ static bool may_go(struct tracker *tracker,
 {
     switch ((enum region_state)tracker->regions[region]) {
     case REGION_WARM:
-    case REGION_SYNCED:
     case REGION_CLEARING: return true;
     case REGION_COLD: return region_is_covered(tracker, region, offset, bytes);
     case REGION_PENDING: break;

@@ -94,6 +94,31 @@ static int co_check_identity(struct recovery *recovery,
     return ret;
 }
 
+/* Who else opened the image for writing has taken our stamp away, or has put the
+ * whole image back to what it was before. */
+static int check_stamp(struct tracker *tracker,
+                       const struct identity_stamps *known,
+                       GError **ret_why)
+{
+    const struct journal_id *found = &tracker->stamp.found;
+
+    tracker->stamps = (struct identity_stamps){
+        .new_nonce = tracker->stamp.fresh,
+    };
+    if (journal_id_is_none(found)) {
+        return error_set(ret_why, -ESTALE,
+                         "another program has opened the image for writing");
+    }
+    if (!journal_id_equal(found, &known->old_nonce) &&
+        !journal_id_equal(found, &known->new_nonce)) {
+        return error_set(ret_why, -ESTALE,
+                         "the image is not the one that was closed last: it "
+                         "was put back, or belongs to another tracking file");
+    }
+    tracker->stamps.old_nonce = *found;
+    return 0;
+}
+
 static int co_check_image(struct recovery *recovery, GError **err)
 {
     struct tracker *tracker = recovery->tracker;
@@ -102,13 +127,19 @@ static int co_check_image(struct recovery *recovery, GError **err)
     struct identity found = { .durable_modified_ns = INT64_MIN };
     int ret = 0;
 
+    tracker->stamps = superblock->stamps;
     if (tracker->image_path != NULL) {
         ret = co_identity_take(tracker->storage, tracker->image_path, NULL,
                                &found, err);
         if (ret < 0) {
             return ret;
         }
-        ret = co_check_identity(recovery, &found, &why);
+        ret = tracker->has_stamp
+                  ? check_stamp(tracker, &superblock->stamps, &why)
+                  : 0;
+        if (ret == 0) {
+            ret = co_check_identity(recovery, &found, &why);
+        }
     }
     if (ret == 0 && !superblock->is_resizing &&
         block_size(tracker->node) < superblock->size_bytes) {
@@ -121,7 +152,6 @@ static int co_check_image(struct recovery *recovery, GError **err)
                                     ? found.modified_ns
                                     : superblock->identity.durable_modified_ns;
     tracker->identity = found;
-    tracker->stamps = superblock->stamps;
     return 0;
 }
 
@@ -368,6 +398,7 @@ static int co_recover_consistent(struct recovery *recovery,
     if (ret == 0) {
         entry->base = stored->base;
         entry->change = stored->change;
+        entry->is_recovered = !recovery->superblock->is_clean;
         if (stored->change.kind != TRACKER_CHANGE_NONE) {
             outcome = co_ask(recovery, &stored->change);
         }

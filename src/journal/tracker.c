@@ -51,6 +51,10 @@ static void take_options(struct tracker *tracker,
     tracker->path = g_strdup(options->path);
     tracker->image_path = g_strdup(options->image_path);
     tracker->state_directory = g_strdup(options->state_directory);
+    if (options->stamp != NULL) {
+        tracker->has_stamp = true;
+        tracker->stamp = *options->stamp;
+    }
     tracker->durability = options->durability;
     tracker->outcomes = options->outcomes;
     tracker->over_marking_bytes = options->over_marking_bytes;
@@ -315,9 +319,24 @@ int co_tracker_create(struct block_node *node,
         return ret;
     }
     tracker->disk_id = journal_id_new();
+    tracker->stamps.new_nonce = tracker->stamp.fresh;
     block_hook_add(node, &tracker->hook);
     *ret_tracker = tracker;
     return 0;
+}
+
+int co_tracker_stamped(struct tracker *tracker, GError **err)
+{
+    int ret = 0;
+
+    co_tracker_begin(tracker);
+    memset(&tracker->stamps.old_nonce, 0, sizeof(tracker->stamps.old_nonce));
+    if (tracker->file != NULL && !tracker->broken) {
+        tracker_touch(tracker, false);
+        ret = co_checkpoint_flip(tracker, false, err);
+    }
+    co_tracker_end(tracker);
+    return ret;
 }
 
 /*

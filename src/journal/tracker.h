@@ -77,11 +77,21 @@ enum tracker_durability {
     TRACKER_PROCESS, /* survives the process only; saves the syncs */
 };
 
+/* Of an image that carries one (identity.h); none: it has none, gets none. */
+struct tracker_stamp {
+    struct journal_id found; /* in the image, when it was opened */
+    struct journal_id
+        fresh; /* what the image will bear: co_tracker_stamped() */
+};
+
 struct tracker_options {
     struct storage *storage; /* borrowed */
     char *path;              /* of the tracking file; copied */
     char *image_path;        /* of the image, for its identity; NULL: none */
     char *state_directory;   /* for tombstones; NULL: none; copied */
+    /* NULL: images of this kind carry none. Else the file counts only if it knows
+     * the stamp that was found. Borrowed until the call ends. */
+    const struct tracker_stamp *stamp;
     enum tracker_durability durability;
     struct tracker_outcomes *outcomes; /* borrowed; NULL: all are unknown */
     /* Bytes that a crash may mark beyond what was written; 0: the default, 1 GiB
@@ -116,6 +126,8 @@ int co_tracker_create(struct block_node *node,
                       const struct tracker_options *options,
                       struct tracker **ret_tracker,
                       GError **err);
+/* The image durably bears the fresh stamp: no other counts any more. */
+int co_tracker_stamped(struct tracker *tracker, GError **err);
 /* The node's tracker; NULL: it has none. */
 struct tracker *tracker_of(struct block_node *node);
 /* Makes everything durable, the file clean, and frees the tracker. No requests

@@ -39,6 +39,7 @@ struct tracked {
     struct tracker *tracker;
     struct dirty_bitmap *bitmap; /* borrowed; not to be used once gone */
     bool gone;                   /* removed; goes with the next flip */
+    bool is_recovered; /* bits of it may be from marking after a crash */
     uint32_t id;
     struct bitmap_base base;
     struct tracked_change change;
@@ -50,7 +51,6 @@ struct tracked {
 enum region_state {
     REGION_COLD,     /* clear, or about to be cleared on disk */
     REGION_PENDING,  /* being set on disk; writes wait */
-    REGION_SYNCED,   /* durable; the writes that waited have not gone on yet */
     REGION_WARM,     /* durable */
     REGION_CLEARING, /* durable, and not written to since the last snapshot */
 };
@@ -86,7 +86,9 @@ struct tracker {
     bool spare_wanted;           /* ... if this is set */
     struct tracking_superblock *durable;
     struct identity identity;
-    struct identity_stamps stamps;
+    bool has_stamp; /* the image carries one */
+    struct tracker_stamp stamp;
+    struct identity_stamps stamps; /* as the next superblock will have them */
 
     /* Bitmaps. */
     struct list entries;

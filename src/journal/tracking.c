@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Which nodes can be tracked: writable ones whose bytes are, at the same offsets,
- * those of one file or block device: that file's own node, and raw over it.
+ * those of one file or block device: that file's own node, and raw over it. And
+ * qcow2 over one file, which tells by a stamp who else wrote.
  */
 #include "journal/tracking.h"
 
@@ -10,7 +11,9 @@
 
 #include "base/error.h"
 #include "block/driver.h"
+#include "drivers/qcow2/bitmaps.h"
 #include "journal/identity.h"
+#include "journal/image_bitmaps.h"
 #include "loop/coroutine.h"
 
 /* The node that keeps the bytes; NULL: they are not those of one file, one to
@@ -23,10 +26,13 @@ static struct block_node *find_image(struct block_node *node)
     if (strcmp(driver, "file") == 0 || strcmp(driver, "host_device") == 0) {
         return node;
     }
+    file = block_child(node, "file");
+    if (file != NULL && qcow2_is_node(node)) {
+        return find_image(file);
+    }
     if (strcmp(driver, "raw") != 0) {
         return NULL;
     }
-    file = block_child(node, "file");
     return file == NULL || block_size(file) != block_size(node)
                ? NULL
                : find_image(file);
@@ -88,15 +94,19 @@ typedef int (*open_fn)(struct block_node *node,
                        struct tracker **ret_tracker,
                        GError **err);
 
-/* Opens or makes the tracker, on the node's home thread. */
+/* Opens or makes the tracker, on the node's home thread. `image_path` NULL: there
+ * can be no tracking file. */
 static int co_call(struct tracking *tracking,
                    struct block_node *node,
                    char *image_path,
                    open_fn co_function,
                    GError **err)
 {
-    g_autofree char *path = co_tracking_path(
-        tracking->storage, image_path, tracking->state_directory, false, err);
+    g_autofree char *path =
+        image_path == NULL
+            ? NULL
+            : co_tracking_path(tracking->storage, image_path,
+                               tracking->state_directory, false, err);
     const struct tracker_options options = {
         .storage = tracking->storage,
         .path = path,
@@ -111,13 +121,27 @@ static int co_call(struct tracking *tracking,
     struct tracker *tracker;
     int ret;
 
-    if (path == NULL) {
+    if (image_path != NULL && path == NULL) {
         return -ENOENT;
     }
     co_move(block_home(node));
-    ret = co_function(node, &options, &tracker, err);
+    ret = co_function(node, path == NULL ? NULL : &options, &tracker, err);
     co_move(main);
     return ret;
+}
+
+/* New; NULL: the node cannot have a tracking file. */
+static char *co_trackable_path(const struct tracking *tracking,
+                               struct block_node *node)
+{
+    struct block_node *image = find_image(node);
+
+    if (image == NULL ||
+        (strcmp(block_driver_of(image)->name, "host_device") == 0 &&
+         tracking->state_directory == NULL)) {
+        return NULL; /* there is no place where a tracking file could be */
+    }
+    return co_image_path(image);
 }
 
 /* Only what the user has named: a child that was opened for a node is that
@@ -127,38 +151,62 @@ static int co_opened(struct block_watcher *watcher,
                      GError **err)
 {
     struct tracking *tracking = LIST_ENTRY(watcher, struct tracking, watcher);
-    struct block_node *image = find_image(node);
     g_autofree char *image_path = NULL;
 
-    if (block_is_read_only(node) || !block_is_named_by_user(node) ||
-        image == NULL) {
+    if (!block_is_named_by_user(node)) {
         return 0;
     }
-    image_path = co_image_path(image);
-    if (image_path == NULL) {
+    if (block_is_read_only(node)) {
+        co_move(block_home(node));
+        co_image_bitmaps_show(node);
+        co_move(tracking->main);
         return 0;
     }
-    if (strcmp(block_driver_of(image)->name, "host_device") == 0 &&
-        tracking->state_directory == NULL) {
-        return 0; /* there is no place where a tracking file could be */
-    }
-    return co_call(tracking, node, image_path, co_tracker_open, err);
+    image_path = co_trackable_path(tracking, node);
+    return co_call(tracking, node, image_path, co_image_bitmaps_open, err);
 }
 
-static void co_closing(struct block_watcher *watcher, struct block_node *node)
+static void co_close_tracker(struct block_node *node)
 {
-    struct tracking *tracking = LIST_ENTRY(watcher, struct tracking, watcher);
+    struct tracker *tracker = tracker_of(node);
     g_autoptr(GError) error = NULL;
-    struct tracker *tracker;
 
-    co_move(block_home(node));
-    tracker = tracker_of(node);
     if (co_tracker_close(&tracker, &error) < 0) {
         g_warning("Node '%s' could not be closed cleanly: its persistent "
                   "bitmaps will be recovered when it is opened again: %s",
                   block_name(node), error->message);
     }
+}
+
+/* The image first: the tracker remembers how it looks. */
+static int co_closing(struct block_watcher *watcher,
+                      struct block_node *node,
+                      bool may_stay,
+                      GError **err)
+{
+    struct tracking *tracking = LIST_ENTRY(watcher, struct tracking, watcher);
+    g_autoptr(GError) error = NULL;
+    int ret;
+
+    co_move(block_home(node));
+    ret = co_image_bitmaps_store(node, &error);
+    if (ret == 0 || !may_stay) {
+        co_image_bitmaps_finish(node);
+        co_close_tracker(node);
+    }
     co_move(tracking->main);
+    if (ret < 0 && may_stay) {
+        g_propagate_prefixed_error(err, g_steal_pointer(&error),
+                                   "Node '%s' stays open. Make room, or remove "
+                                   "what cannot be stored, and try again: ",
+                                   block_name(node));
+    } else if (ret < 0) {
+        g_warning(
+            "The bitmaps of node '%s' were not stored in its image, where "
+            "they stay marked as being in use: %s",
+            block_name(node), error->message);
+    }
+    return ret;
 }
 
 void tracking_init(struct tracking *tracking,
@@ -211,5 +259,5 @@ int co_tracking_ensure(struct tracking *tracking,
                          "could be stored",
                          block_name(node));
     }
-    return co_call(tracking, node, image_path, co_tracker_create, err);
+    return co_call(tracking, node, image_path, co_image_bitmaps_create, err);
 }

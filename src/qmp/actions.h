@@ -106,6 +106,9 @@ int co_bitmap_view_get_free(struct engine *engine,
                             struct bitmap_view_entry **ret_entry,
                             GError **err);
 /* As above; fails too if it is inconsistent. */
+/* A persistent bitmap of a read-only node can be read and not be changed. */
+int bitmap_view_check_changeable(const struct bitmap_view_entry *entry,
+                                 GError **err);
 int co_bitmap_view_get_usable(struct engine *engine,
                               struct transaction *transaction,
                               const char *node_name,

@@ -307,6 +307,12 @@ static int co_find_bitmap(struct backup_action *self,
     if (ret < 0) {
         return ret;
     }
+    if (options->bitmap_mode != BACKUP_BITMAP_NEVER) {
+        ret = bitmap_view_check_changeable(self->entry, err);
+    }
+    if (ret < 0) {
+        return ret;
+    }
     self->bitmap = self->entry->bitmap;
     options->has_bitmap = true;
     options->bitmap_granularity_bytes = self->entry->granularity_bytes;

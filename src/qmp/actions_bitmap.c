@@ -16,6 +16,7 @@
 #include "base/limits.h"
 #include "base/trace.h"
 #include "bitmap/dirty_bitmap.h"
+#include "journal/image_bitmaps.h"
 #include "loop/coroutine.h"
 #include "qmp/action_record.h"
 #include "qmp/action_tracking.h"
@@ -32,6 +33,7 @@ struct bitmap_action {
     GPtrArray *sources;           /* merge: struct dirty_bitmap, borrowed */
     struct bitmap_change *change; /* NULL: there is no group to wait for */
     bool made;
+    bool removed; /* `owned` was on the node */
 };
 
 static struct bitmap_action *action_of(struct transaction_action *action)
@@ -48,6 +50,9 @@ static void co_clean(struct transaction_action *action)
                         bitmap_change_companion(self->change));
     } else {
         bitmap_change_free(self->change);
+    }
+    if (self->removed) {
+        co_bitmap_forget(self->node, self->owned);
     }
     dirty_bitmap_free(self->owned);
     if (self->sources != NULL) {
@@ -160,6 +165,19 @@ static int co_prepare_new(struct bitmap_action *self,
                        : 0;
 }
 
+/* Its own file, and a place to write down what becomes of its changes: every
+ * job that consumes it needs one. */
+static int co_ensure_kept(struct engine *engine,
+                          struct block_node *node,
+                          GError **err)
+{
+    int ret = engine->coordinator == NULL
+                  ? 0
+                  : co_coordinator_ensure(engine->coordinator, err);
+
+    return ret < 0 ? ret : co_tracking_ensure(engine->tracking, node, err);
+}
+
 static int co_prepare_add(struct transaction_action *action,
                           struct transaction *transaction,
                           GError **err)
@@ -200,8 +218,11 @@ static int co_prepare_add(struct transaction_action *action,
     entry->bitmap = self->owned;
     entry->granularity_bytes = dirty_bitmap_granularity_bytes(self->owned);
     if (json_dict_bool(self->data, "persistent", false)) {
-        ret = co_tracking_ensure(self->context->engine->tracking, self->node,
-                                 err);
+        ret = image_bitmaps_check_new(self->node, name,
+                                      entry->granularity_bytes, err);
+        if (ret == 0) {
+            ret = co_ensure_kept(self->context->engine, self->node, err);
+        }
         entry->is_persistent = ret == 0;
     }
     return ret < 0 ? ret : co_prepare_new(self, entry, err);
@@ -264,6 +285,10 @@ static int co_prepare_remove(struct transaction_action *action,
     }
     self->bitmap = entry->bitmap; /* an inconsistent one, too */
     self->node = entry->node;
+    ret = bitmap_view_check_changeable(entry, err);
+    if (ret < 0) {
+        return ret;
+    }
     if (entry->is_new) {
         return error_set(err, -EINVAL,
                          "Dirty bitmap '%s' of node '%s' is added by the same "
@@ -285,6 +310,7 @@ static void commit_remove(struct transaction_action *action)
         action_tracking_tell(self->context, self->bitmap,
                              TRACKER_CHANGE_REMOVE);
         self->owned = dirty_bitmap_detach(self->bitmap);
+        self->removed = true;
     }
 }
 
@@ -329,6 +355,9 @@ static void commit_disable(struct transaction_action *action)
   struct bitmap_action *self = action_of(action);                            \
   struct bitmap_view_entry *entry;                                           \
   int ret = co_find(self, transaction, argument(self, "name"), &entry, err); \
+  if (ret == 0 && (kind) == BITMAP_CHANGE_CLEAR) {                           \
+   ret = bitmap_view_check_changeable(entry, err);                           \
+  }                                                                          \
   return ret < 0 ? ret : co_prepare_change(self, entry, kind, err);          \
  }
 
@@ -397,6 +426,9 @@ static int co_prepare_merge(struct transaction_action *action,
     struct bitmap_view_entry *entry;
     int ret = co_find(self, transaction, argument(self, "target"), &entry, err);
 
+    if (ret == 0) {
+        ret = bitmap_view_check_changeable(entry, err);
+    }
     if (ret < 0) {
         return ret;
     }

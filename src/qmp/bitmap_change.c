@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/trace.h"
+#include "journal/image_bitmaps.h"
 #include "loop/coroutine.h"
 
 struct bitmap_change {
@@ -162,6 +163,22 @@ struct durable_part *bitmap_change_make_durable(struct bitmap_change *change,
     return &change->part;
 }
 
+void co_bitmap_forget(struct block_node *node,
+                      const struct dirty_bitmap *bitmap)
+{
+    struct loop *main = loop_current();
+    g_autoptr(GError) error = NULL;
+
+    co_move(block_home(node));
+    (void)co_image_bitmaps_forget(node, dirty_bitmap_name(bitmap), &error);
+    co_move(main);
+    if (error != NULL) {
+        g_warning("Bitmap '%s' of node '%s' is still in its image, marked as "
+                  "being in use: %s",
+                  dirty_bitmap_name(bitmap), block_name(node), error->message);
+    }
+}
+
 static void co_decide(struct bitmap_change *change, bool stands)
 {
     struct block_graph *graph = block_graph_of(change->node);
@@ -172,6 +189,9 @@ static void co_decide(struct bitmap_change *change, bool stands)
         co_move(block_home(change->node));
         change->removed = stands ? keep(change) : undo(change);
         co_move(main);
+    }
+    if (change->removed != NULL) {
+        co_bitmap_forget(change->node, change->removed);
     }
     dirty_bitmap_free(change->removed);
     free_change(change);

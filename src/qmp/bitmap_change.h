@@ -39,6 +39,12 @@ enum bitmap_change_kind {
     BITMAP_CHANGE_MERGE,
 };
 
+/* A bitmap was taken off its node for good: it goes from the image, too. Main
+ * thread; a failure is warned of, and the image shows it as inconsistent next
+ * time. */
+void co_bitmap_forget(struct block_node *node,
+                      const struct dirty_bitmap *bitmap);
+
 /* All that may fail; holds the node. `holder` says in errors who keeps the
  * bitmap busy; copied. NULL with err set: no memory, or the node is taken. */
 struct bitmap_change *bitmap_change_new(enum bitmap_change_kind kind,

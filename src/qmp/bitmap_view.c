@@ -34,6 +34,16 @@ static GHashTable *view_of(struct transaction *transaction)
     return view;
 }
 
+/* One of the image's that its tracker does not have is inconsistent, and nothing
+ * is done with it but to remove it. */
+static bool is_kept(struct block_node *node, const struct dirty_bitmap *bitmap)
+{
+    const struct tracker *tracker = tracker_of(node);
+
+    return dirty_bitmap_is_persistent(bitmap) &&
+           (tracker == NULL || tracker_has(tracker, bitmap));
+}
+
 /* Bitmaps belong to the node's home thread: go there to look. */
 static struct bitmap_view_entry *co_look_up(struct block_node *node,
                                             const char *bitmap_name)
@@ -47,7 +57,7 @@ static struct bitmap_view_entry *co_look_up(struct block_node *node,
     if (entry->bitmap != NULL) {
         entry->granularity_bytes =
             dirty_bitmap_granularity_bytes(entry->bitmap);
-        entry->is_persistent = dirty_bitmap_is_persistent(entry->bitmap);
+        entry->is_persistent = is_kept(node, entry->bitmap);
         dirty_bitmap_check_free(entry->bitmap, &entry->busy);
         dirty_bitmap_check_usable(entry->bitmap, &entry->useless);
     }
@@ -127,6 +137,18 @@ int co_bitmap_view_get_free(struct engine *engine,
     }
     *ret_entry = entry;
     return 0;
+}
+
+int bitmap_view_check_changeable(const struct bitmap_view_entry *entry,
+                                 GError **err)
+{
+    if (!entry->is_persistent || !block_is_read_only(entry->node)) {
+        return 0;
+    }
+    return error_set(err, -EROFS,
+                     "Bitmap '%s' on node '%s' is read-only, as the node is, "
+                     "and cannot be changed",
+                     dirty_bitmap_name(entry->bitmap), block_name(entry->node));
 }
 
 void bitmap_view_claim(struct bitmap_view_entry *entry, const char *holder)

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Persistent bitmaps on raw files: they outlive kill -9 and a clean end."""
 import os
+import random
 import shutil
+import threading
 
+import nbd
 import pytest
 
 from support.disks import add_bitmap, add_disk, dirty_bytes, new_disk
@@ -191,3 +194,58 @@ def test_a_node_that_cannot_store_bitmaps_says_so(cohortd, tmp_path):
     error = daemon.qmp.error("block-dirty-bitmap-add", node="null",
                              name="b0", persistent=True)
     assert "cannot store dirty bitmaps" in str(error)
+
+
+class Load:
+    """Clients that write at random until the daemon is gone."""
+
+    def __init__(self, daemon, seed):
+        self.uri = daemon.nbd_uri("disk")
+        self.written = threading.Semaphore(0)
+        self.threads = [threading.Thread(target=self.write, args=(seed, n))
+                        for n in range(3)]
+        for thread in self.threads:
+            thread.start()
+
+    def write(self, seed, number):
+        rng = random.Random(f"{seed} {number}")
+        handle = nbd.NBD()
+        handle.connect_uri(self.uri)
+        try:
+            while True:
+                size = rng.choice((512, 4 * KIB, 100 * KIB))
+                offset = rng.randrange((SIZE - size) // 512) * 512
+                handle.pwrite(rng.randbytes(size), offset)
+                self.written.release()
+                if rng.randrange(50) == 0:
+                    handle.flush()
+        except nbd.Error:
+            pass  # killed
+
+    def wait_for_writes(self, count):
+        for _ in range(count):
+            assert self.written.acquire(timeout=30)
+
+    def join(self):
+        for thread in self.threads:
+            thread.join()
+
+
+def test_kills_under_load_lose_no_cluster(daemon, cohortd, tmp_path):
+    "What a bitmap says after kill -9 brings an old copy up to date, each time."
+    disk, base = image(daemon), tmp_path / "base.raw"
+    add_bitmap(daemon, "disk", persistent=True)
+    shutil.copy(disk, base)
+    for count in (1, 20, 100, 500, 1000):
+        load = Load(daemon, count)
+        load.wait_for_writes(count)
+        daemon.kill()
+        load.join()
+        daemon = start(cohortd, tmp_path)
+        add_disk(daemon, "disk", disk)
+        add_disk(daemon, "copy", base, export=False)
+        daemon.qmp.command("blockdev-backup", job_id="job", device="disk",
+                           target="copy", sync="incremental", bitmap="b0")
+        assert "error" not in daemon.qmp.wait_job_gone("job")["data"]
+        assert base.read_bytes() == disk.read_bytes()
+        daemon.qmp.command("blockdev-del", node_name="copy")

@@ -11,6 +11,7 @@ import pytest
 from support.daemon import ROOT, cohort_binary
 from support.images import KIB, MIB, run
 from support.qcow2_corpus import IMAGES, all_images
+from support.qcow2_images import child
 from support.qmp import QmpError
 
 CORPUS = ROOT / "tests/corpus/qcow2"
@@ -168,3 +169,33 @@ def test_a_loop_of_backing_files_is_refused(images, cohortd):
     daemon = cohortd(wrapper=("env", "-C", str(images)))
     for name in ("backing_itself", "backing_loop_a", "backing_loop_json"):
         assert add(daemon, images / f"{name}.qcow2", True) is not None, name
+
+
+def test_bitmaps_of_bad_images_are_refused_or_can_be_removed(images, cohortd):
+    """Opened for writing, each bitmap removed, a good one added, closed: the
+    daemon goes on, whatever the image says."""
+    daemon = cohortd()
+    for path in sorted(images.iterdir()):
+        if not path.name.startswith(("bitmap", "stamp", "good", "gap")):
+            continue
+        try:
+            daemon.qmp.command("blockdev-add", driver="qcow2",
+                               node_name="disk", file=child(path))
+        except QmpError as error:
+            assert error.desc
+            continue
+        found = daemon.qmp.node("disk").get("dirty-bitmaps", [])
+        for words in [("remove", bitmap["name"], {}) for bitmap in found] + \
+                [("add", "new", {"persistent": True})]:
+            try:
+                daemon.qmp.command(f"block-dirty-bitmap-{words[0]}",
+                                   node="disk", name=words[1], **words[2])
+            except QmpError as error:
+                assert error.desc
+        try:
+            daemon.qmp.command("blockdev-del", node_name="disk")
+        except QmpError as error:
+            assert "stays open" in error.desc
+            daemon.qmp.command("block-dirty-bitmap-remove", node="disk",
+                               name="new")
+            daemon.qmp.command("blockdev-del", node_name="disk")

@@ -24,6 +24,7 @@ SECTORS_SHIFT = 62 - (9 - 8)  # of a compressed entry, clusters of 512 bytes
 DIRTY, CORRUPT, DATA_FILE, COMPRESSION, EXTENDED = 1, 2, 4, 8, 16
 BACKING_FORMAT, FEATURES, BITMAPS, DATA_FILE_NAME, LUKS = (
     0xe2792aca, 0x6803f857, 0x23852875, 0x44415441, 0x0537be77)
+STAMP, GAP = 0x636f6801, 0x636f6802  # cohort's own
 
 FIELDS = {
     "magic": (0, ">I"), "version": (4, ">I"), "backing_offset": (8, ">Q"),
@@ -986,6 +987,55 @@ def bitmap_data_reserved():
 def bitmap_data_is_header():
     """The L1 table is a bitmap's data."""
     return Image().bitmap(table=(L1,))
+
+
+@image
+def bitmap_directory_is_l1():
+    """The L1 table is the bitmap directory."""
+    return Image().bitmap(directory_offset=L1)
+
+
+@image
+def bitmap_table_is_l1():
+    """The L1 table is a bitmap's table."""
+    return Image().bitmap(table_offset=L1)
+
+
+@image
+def bitmap_data_shared():
+    """Two entries of a bitmap's table name one cluster."""
+    result = Image()
+    cluster = result.new(b"\xff" * CLUSTER)
+    return result.bitmap(table=(cluster, cluster), table_count=2)
+
+
+@image
+def stamp_good():
+    """Nothing is wrong: a stamp, a gap before what follows, a bitmap."""
+    result = Image()
+    result.extension(STAMP, bytes(range(16)))
+    result.extension(GAP, bytes(48))
+    return result.bitmap().header(autoclear=1 | 1 << 63)
+
+
+@image
+def stamp_short():
+    """A stamp of 3 bytes."""
+    result = Image()
+    result.extension(STAMP, b"abc")
+    return result.header(autoclear=1 << 63)
+
+
+@image
+def stamp_bit_alone():
+    """The autoclear bit of a stamp, and no stamp."""
+    return Image().header(autoclear=1 << 63)
+
+
+@image
+def gap_over_end():
+    """A gap that leaves the header cluster."""
+    return Image().extension(GAP, bytes(8), length=1 << 20)
 
 
 @image

@@ -111,7 +111,6 @@ static int co_find_place(struct allocating_write *write)
     }
     if (image->external_data) {
         write->host_offset = write->start;
-        write->host_is_zero = image->data_is_raw;
         return 0;
     }
     ret = co_qcow2_allocate(image, write->clusters, &run);

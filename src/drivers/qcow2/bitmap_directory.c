@@ -38,6 +38,11 @@ static void free_element(void *opaque)
     qcow2_stored_bitmap_free(opaque);
 }
 
+GPtrArray *qcow2_stored_bitmaps_new(void)
+{
+    return g_ptr_array_new_with_free_func(free_element);
+}
+
 static bool place_is_valid(uint64_t offset,
                            uint32_t count,
                            unsigned int cluster_bits)
@@ -97,7 +102,7 @@ GPtrArray *qcow2_bitmaps_parse(const uint8_t *bytes,
                                const char *name,
                                GError **err)
 {
-    g_autoptr(GPtrArray) bitmaps = g_ptr_array_new_with_free_func(free_element);
+    g_autoptr(GPtrArray) bitmaps = qcow2_stored_bitmaps_new();
     g_autoptr(GHashTable) names = g_hash_table_new(g_str_hash, g_str_equal);
     size_t position = 0;
 
@@ -133,7 +138,9 @@ GPtrArray *qcow2_bitmaps_parse(const uint8_t *bytes,
     return g_steal_pointer(&bitmaps);
 }
 
-GByteArray *qcow2_bitmaps_format(const GPtrArray *bitmaps)
+GByteArray *qcow2_bitmaps_format(
+    const GPtrArray *bitmaps,
+    uint32_t (*flags)(const struct qcow2_stored_bitmap *bitmap))
 {
     static const uint8_t zeroes[ENTRY_ALIGNMENT];
     GByteArray *directory = g_byte_array_new();
@@ -151,7 +158,8 @@ GByteArray *qcow2_bitmaps_format(const GPtrArray *bitmaps)
         }
         store_be64(entry + ENTRY_TABLE_OFFSET, bitmap->table_offset);
         store_be32(entry + ENTRY_TABLE_COUNT, bitmap->table_count);
-        store_be32(entry + ENTRY_FLAGS, bitmap->flags);
+        store_be32(entry + ENTRY_FLAGS,
+                   flags == NULL ? bitmap->flags : flags(bitmap));
         entry[ENTRY_TYPE] = bitmap->type;
         entry[ENTRY_GRANULARITY_BITS] = bitmap->granularity_bits;
         store_be16(entry + ENTRY_NAME_BYTES, (uint16_t)name_bytes);
@@ -182,7 +190,7 @@ int co_qcow2_bitmaps_load(struct block_node *file,
     int ret;
 
     if (place->count == 0) {
-        *ret_bitmaps = g_ptr_array_new_with_free_func(free_element);
+        *ret_bitmaps = qcow2_stored_bitmaps_new();
         return 0;
     }
     if (!bytes_range_within(place->directory_offset, place->directory_bytes,

@@ -29,6 +29,9 @@ struct qcow2_stored_bitmap {
     uint8_t type;
     uint8_t granularity_bits; /* at most 63 */
     GBytes *extra_data;       /* NULL: none */
+    /* Of an open image (bitmaps.h). */
+    bool is_marked;  /* in_use was set in the file since */
+    bool is_adopted; /* somebody has it, and will store it anew */
 };
 
 void qcow2_stored_bitmap_free(struct qcow2_stored_bitmap *bitmap);
@@ -43,8 +46,12 @@ GPtrArray *qcow2_bitmaps_parse(const uint8_t *bytes,
                                const char *name,
                                GError **err);
 
-/* Puts it together again. */
-GByteArray *qcow2_bitmaps_format(const GPtrArray *bitmaps);
+/* Puts it together again. `flags` (NULL: those of the bitmap) gives the flags. */
+GByteArray *qcow2_bitmaps_format(
+    const GPtrArray *bitmaps,
+    uint32_t (*flags)(const struct qcow2_stored_bitmap *bitmap));
+/* An empty array, which frees its elements. */
+GPtrArray *qcow2_stored_bitmaps_new(void);
 
 /* Reads the directory that `header` tells of, whether or not the autoclear bit
  * says that it is valid; an empty array if there is none. Coroutines of the

@@ -60,6 +60,8 @@ enum {
 #define QCOW2_COMPATIBLE_LAZY          (UINT64_C(1) << 0)
 #define QCOW2_AUTOCLEAR_BITMAPS        (UINT64_C(1) << 0)
 #define QCOW2_AUTOCLEAR_DATA_FILE_RAW  (UINT64_C(1) << 1)
+/* Ours (docs/reference/tracking-file.md, "The stamp"). */
+#define QCOW2_AUTOCLEAR_STAMP (UINT64_C(1) << 63)
 
 enum qcow2_compression {
     QCOW2_COMPRESSION_ZLIB = 0, /* raw deflate */
@@ -73,6 +75,10 @@ enum qcow2_compression {
 #define QCOW2_EXTENSION_BITMAPS        UINT32_C(0x23852875)
 #define QCOW2_EXTENSION_ENCRYPTION     UINT32_C(0x0537be77)
 #define QCOW2_EXTENSION_DATA_FILE      UINT32_C(0x44415441)
+/* Ours: the stamp, and room that is stepped over while a header moves. */
+#define QCOW2_EXTENSION_STAMP UINT32_C(0x636f6801)
+#define QCOW2_EXTENSION_GAP   UINT32_C(0x636f6802)
+#define QCOW2_STAMP_BYTES     16
 
 /* "Cluster mapping": L1 and L2 entries. */
 #define QCOW2_ENTRY_COPIED               (UINT64_C(1) << 63)

@@ -52,6 +52,8 @@ struct qcow2_header {
     char *backing_format; /* owned; NULL: not said */
     char *data_file;      /* owned; NULL: not said */
     struct qcow2_bitmaps_extension bitmaps;
+    bool has_stamp; /* ours, and nobody else has written since */
+    uint8_t stamp[QCOW2_STAMP_BYTES];
     GPtrArray *extensions;  /* struct qcow2_extension, all others; owned */
     GBytes *unknown_fields; /* header bytes behind compression type, without
                                zeroes at their end; NULL: none */
@@ -81,6 +83,17 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(qcow2_header, qcow2_header_free)
 int qcow2_header_format(const struct qcow2_header *header,
                         GByteArray **ret_cluster,
                         GError **err);
+/* The same without a feature name table. */
+int qcow2_header_format_brief(const struct qcow2_header *header,
+                              GByteArray **ret_cluster,
+                              GError **err);
+/* The same header, of version 3, with all that follows the bitmaps extension and
+ * the stamp from `tail_offset` on (a multiple of 8), and nothing of interest
+ * between: for who replaces a header step by step. */
+int qcow2_header_format_apart(const struct qcow2_header *header,
+                              uint32_t tail_offset,
+                              GByteArray **ret_cluster,
+                              GError **err);
 
 /* How many L1 entries a disk of that size needs at least, with the cluster size
  * and entries that `header` has. */

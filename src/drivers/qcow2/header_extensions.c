@@ -84,6 +84,20 @@ static int read_bitmaps(struct header_reader *reader,
     return 0;
 }
 
+/* A stamp that is not ours any more means nothing. */
+static void read_stamp(struct header_reader *reader,
+                       const uint8_t *data,
+                       size_t bytes)
+{
+    struct qcow2_header *header = reader->header;
+
+    if ((header->autoclear & QCOW2_AUTOCLEAR_STAMP) != 0 &&
+        bytes == QCOW2_STAMP_BYTES) {
+        header->has_stamp = true;
+        memcpy(header->stamp, data, QCOW2_STAMP_BYTES);
+    }
+}
+
 static void keep(struct header_reader *reader,
                  uint32_t type,
                  const uint8_t *data,
@@ -109,6 +123,8 @@ static int read_one(struct header_reader *reader,
         return read_string(reader, "the name of the data file", data, bytes,
                            &reader->header->data_file);
     case QCOW2_EXTENSION_BITMAPS: return read_bitmaps(reader, data, bytes);
+    case QCOW2_EXTENSION_STAMP: read_stamp(reader, data, bytes); return 0;
+    case QCOW2_EXTENSION_GAP: return 0;
     case QCOW2_EXTENSION_ENCRYPTION:
         return header_refuse(reader, -EINVAL,
                              "it has an encryption header, but is not "

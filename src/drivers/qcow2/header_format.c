@@ -2,7 +2,8 @@
 /*
  * Writing a header: fields, extensions, and the backing name behind them. The
  * feature name table helps others to word their errors, nothing more: where the
- * room is short (clusters of 512 bytes) it is left out.
+ * room is short (clusters of 512 bytes) it is left out. What changes while an
+ * image is in use, bitmaps and stamp, comes first: it is in the first sector.
  */
 #include "drivers/qcow2/header.h"
 
@@ -140,23 +141,47 @@ static void append_fixed(GByteArray *cluster, const struct qcow2_header *header)
     g_byte_array_append(cluster, fields, sizeof(fields));
 }
 
-/* All but the backing name, of any length. */
-static GByteArray *format_fields(const struct qcow2_header *header,
-                                 bool with_feature_names)
+static void append_stamp(GByteArray *cluster, const struct qcow2_header *header)
 {
-    GByteArray *cluster = g_byte_array_new();
+    if (header->has_stamp) {
+        append_extension(cluster, QCOW2_EXTENSION_STAMP, header->stamp,
+                         QCOW2_STAMP_BYTES);
+    }
+}
 
+/* What follows begins at `offset`. */
+static void append_gap(GByteArray *cluster, uint32_t offset)
+{
+    guint start = cluster->len + EXTENSION_HEAD_BYTES;
+    uint8_t head[EXTENSION_HEAD_BYTES];
+
+    store_be32(head, QCOW2_EXTENSION_GAP);
+    store_be32(head + 4, offset - start);
+    g_byte_array_append(cluster, head, sizeof(head));
+    g_byte_array_set_size(cluster, offset);
+    memset(cluster->data + start, 0, offset - start);
+}
+
+static void append_head(GByteArray *cluster, const struct qcow2_header *header)
+{
     append_fixed(cluster, header);
     if (header->version >= 3) {
         append_version_3(cluster, header);
+        append_bitmaps(cluster, &header->bitmaps);
+        append_stamp(cluster, header);
     }
+}
+
+static void append_tail(GByteArray *cluster,
+                        const struct qcow2_header *header,
+                        bool with_feature_names)
+{
     append_string(cluster, QCOW2_EXTENSION_BACKING_FORMAT,
                   header->backing_format);
     append_string(cluster, QCOW2_EXTENSION_DATA_FILE, header->data_file);
     if (with_feature_names) {
         append_feature_names(cluster);
     }
-    append_bitmaps(cluster, &header->bitmaps);
     for (unsigned int i = 0; i < header->extensions->len; i++) {
         const struct qcow2_extension *extension = header->extensions->pdata[i];
         gsize bytes;
@@ -165,6 +190,20 @@ static GByteArray *format_fields(const struct qcow2_header *header,
         append_extension(cluster, extension->type, data, bytes);
     }
     append_extension(cluster, QCOW2_EXTENSION_END, NULL, 0);
+}
+
+/* All but the backing name, of any length. `tail_offset` 0: no gap. */
+static GByteArray *format_fields(const struct qcow2_header *header,
+                                 uint32_t tail_offset,
+                                 bool with_feature_names)
+{
+    GByteArray *cluster = g_byte_array_new();
+
+    append_head(cluster, header);
+    if (tail_offset != 0) {
+        append_gap(cluster, tail_offset);
+    }
+    append_tail(cluster, header, with_feature_names);
     return cluster;
 }
 
@@ -178,9 +217,28 @@ static void append_backing_name(GByteArray *cluster, const char *name)
     store_be32(cluster->data + QCOW2_BACKING_BYTES, bytes);
 }
 
-int qcow2_header_format(const struct qcow2_header *header,
-                        GByteArray **ret_cluster,
-                        GError **err)
+/* How long the part is that has to be in the first sector. */
+static guint head_bytes(const struct qcow2_header *header)
+{
+    g_autoptr(GByteArray) head = g_byte_array_new();
+
+    append_head(head, header);
+    return head->len + EXTENSION_HEAD_BYTES;
+}
+
+static int refuse_size(size_t bytes, guint room, GError **err)
+{
+    return error_set(err, -ENOSPC,
+                     "a header with these names and extensions has %zu bytes "
+                     "and does not fit into a cluster of %u",
+                     bytes, room);
+}
+
+static int format_at(const struct qcow2_header *header,
+                     uint32_t tail_offset,
+                     bool with_feature_names,
+                     GByteArray **ret_cluster,
+                     GError **err)
 {
     guint cluster_bytes = 1U << header->cluster_bits;
     const char *name = header->backing_file;
@@ -194,16 +252,13 @@ int qcow2_header_format(const struct qcow2_header *header,
                          "%d that qcow2 allows",
                          name_bytes, QCOW2_BACKING_BYTES_MAX);
     }
-    cluster = format_fields(header, header->version >= 3);
-    if (cluster->len + name_bytes > cluster_bytes && header->version >= 3) {
+    cluster = format_fields(header, tail_offset, with_feature_names);
+    if (cluster->len + name_bytes > cluster_bytes && with_feature_names) {
         g_byte_array_unref(cluster);
-        cluster = format_fields(header, false);
+        cluster = format_fields(header, tail_offset, false);
     }
     if (cluster->len + name_bytes > cluster_bytes) {
-        return error_set(err, -ENOSPC,
-                         "a header with these names and extensions has %zu "
-                         "bytes and does not fit into a cluster of %u",
-                         cluster->len + name_bytes, cluster_bytes);
+        return refuse_size(cluster->len + name_bytes, cluster_bytes, err);
     }
     if (name_bytes > 0) {
         append_backing_name(cluster, name);
@@ -213,4 +268,32 @@ int qcow2_header_format(const struct qcow2_header *header,
     memset(cluster->data + used, 0, cluster_bytes - used);
     *ret_cluster = g_steal_pointer(&cluster);
     return 0;
+}
+
+int qcow2_header_format(const struct qcow2_header *header,
+                        GByteArray **ret_cluster,
+                        GError **err)
+{
+    return format_at(header, 0, header->version >= 3, ret_cluster, err);
+}
+
+int qcow2_header_format_brief(const struct qcow2_header *header,
+                              GByteArray **ret_cluster,
+                              GError **err)
+{
+    return format_at(header, 0, false, ret_cluster, err);
+}
+
+int qcow2_header_format_apart(const struct qcow2_header *header,
+                              uint32_t tail_offset,
+                              GByteArray **ret_cluster,
+                              GError **err)
+{
+    guint head = head_bytes(header);
+
+    g_assert(header->version >= 3 && tail_offset % EXTENSION_ALIGNMENT == 0);
+    if (head > QCOW2_SECTOR_BYTES || head > tail_offset) {
+        return refuse_size(head, QCOW2_SECTOR_BYTES, err);
+    }
+    return format_at(header, tail_offset, true, ret_cluster, err);
 }

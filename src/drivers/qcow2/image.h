@@ -34,6 +34,7 @@ struct qcow2_frees;        /* free_later.h */
 struct cluster_set;        /* cluster_set.h */
 struct qcow2_snapshots;    /* snapshot.h */
 struct decompressed_cache; /* decompressed.h */
+struct qcow2_bitmaps;      /* bitmaps_priv.h */
 
 struct qcow2_image {
     struct block_node *node;
@@ -66,7 +67,9 @@ struct qcow2_image {
     struct co_mutex l2_tables; /* held by who makes or copies an L2 table, and
                                      so changes the L1 table */
     struct co_mutex header_write;
-    bool corrupt; /* found to be, or marked so: no write */
+    bool corrupt;   /* found to be, or marked so: no write */
+    bool untouched; /* before the first change of the disk: co_qcow2_touch() */
+    struct qcow2_bitmaps *bitmaps;
     struct qcow2_snapshots *snapshots;
     bool shows_snapshot; /* l1 is that of a snapshot; never writable */
     struct decompressed_cache *decompressed;
@@ -182,8 +185,9 @@ void qcow2_undrained(struct block_node *node);
  * the old or the new ones; all else in the header stays as it is.
  * header_write.c */
 int co_qcow2_write_header(struct qcow2_image *image, GError **err);
-/* Rewrites the whole header cluster, names and extensions included: atomic only
- * as far as one sector goes. */
+/* Rewrites the whole header of an image of version 3, names and extensions
+ * included; durable, and a crash leaves the old one or the new one. -EFBIG: it does
+ * not fit into its cluster, and nothing was written. */
 int co_qcow2_rewrite_header(struct qcow2_image *image, GError **err);
 
 #endif

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "block/filename.h"
 #include "drivers/drivers.h"
+#include "drivers/qcow2/bitmaps.h"
 #include "drivers/qcow2/check.h"
 #include "drivers/qcow2/decompressed.h"
 #include "drivers/qcow2/image.h"
@@ -302,6 +303,7 @@ static void image_free(struct qcow2_image *image)
     table_cache_free(image->l2_slices);
     decompressed_free(image->decompressed);
     qcow2_snapshots_free(image->snapshots);
+    qcow2_bitmaps_close(image);
     qcow2_header_free(image->header);
     g_free(image->l1);
     g_free(image);
@@ -398,6 +400,9 @@ static int co_prepare(struct qcow2_image *image,
     limits.cluster_bytes = (uint32_t)image->cluster_bytes;
     block_set_limits(image->node, &limits);
     ret = co_load_state(image, &chosen, err);
+    if (ret == 0) {
+        ret = co_qcow2_bitmaps_open(image, err);
+    }
     return ret == 0 && image->writable ? co_qcow2_start_writing(image, err)
                                        : ret;
 }
@@ -425,7 +430,7 @@ static void co_qcow2_close(struct block_node *node)
 {
     struct qcow2_image *image = block_state(node);
 
-    if (image->writable && co_qcow2_stop_writing(image) < 0) {
+    if (co_qcow2_finish(node) < 0) {
         g_warning("Node '%s': image '%s' could not be written completely when "
                   "it was closed",
                   block_name(node), image_name(node));

@@ -4,7 +4,9 @@
  *
  * At open: the refcount table is loaded, all metadata in use is noted (two
  * tables in one place make the image corrupt), feature bits that we do not keep
- * up are cleared. What cannot be is refused, and nothing was written then.
+ * up are cleared. What cannot be is refused, and nothing was written then. The bits
+ * of bitmaps and of the stamp fall, or are made true, with the first change of the
+ * disk (bitmaps.h).
  *
  * Lazy refcounts are a permission, not a duty: refcounts here go out in batches
  * before what needs them, which costs no sync of its own. So the dirty bit is
@@ -17,14 +19,16 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "drivers/qcow2/bitmaps.h"
 #include "drivers/qcow2/cluster_set.h"
 #include "drivers/qcow2/free_later.h"
 #include "drivers/qcow2/metadata_commit.h"
 #include "drivers/qcow2/refcount_priv.h"
 
-/* Bits that may stay set while we write. The bitmaps' bit is not among them:
- * nothing here keeps bitmaps up to date. */
-#define AUTOCLEAR_KEPT QCOW2_AUTOCLEAR_DATA_FILE_RAW
+/* Bits that may stay set while we write, those of bitmaps.h until then. */
+#define AUTOCLEAR_KEPT                                      \
+ (QCOW2_AUTOCLEAR_DATA_FILE_RAW | QCOW2_AUTOCLEAR_BITMAPS | \
+  QCOW2_AUTOCLEAR_STAMP)
 
 /* Commits at the end: one for what is dirty, one for what that frees, one for
  * the refcounts that went down. */
@@ -70,6 +74,11 @@ static int note_fixed_tables(struct qcow2_image *image, GError **err)
         ret = note_table(image, header->snapshots_offset, 1,
                          "the snapshot table", err);
     }
+    if (ret == 0 && header->bitmaps.count > 0) {
+        ret = note_table(image, header->bitmaps.directory_offset,
+                         header->bitmaps.directory_bytes,
+                         "the bitmap directory", err);
+    }
     return ret;
 }
 
@@ -108,6 +117,9 @@ static int co_clear_features(struct qcow2_image *image, GError **err)
     struct qcow2_header *header = image->header;
     uint64_t kept = header->autoclear & AUTOCLEAR_KEPT;
 
+    if (!header->has_stamp) {
+        kept &= ~QCOW2_AUTOCLEAR_STAMP;
+    }
     if (header->version < 3 || kept == header->autoclear) {
         return 0;
     }
@@ -184,6 +196,17 @@ int co_qcow2_stop_writing(struct qcow2_image *image)
         ret = co_qcow2_trim_file(image);
     }
     release(image);
+    return ret;
+}
+
+int co_qcow2_finish(struct block_node *node)
+{
+    struct qcow2_image *image = block_state(node);
+    int ret = 0;
+
+    if (image->writable && image->commit != NULL) {
+        ret = co_qcow2_stop_writing(image);
+    }
     return ret;
 }
 

@@ -3,7 +3,9 @@
  * Writing. A request goes piece by piece: what has a place of its own is written
  * there (and holds just its bytes), everything else allocates (and holds whole
  * clusters). So writes to different clusters never wait for each other, and the
- * second write to a new cluster waits for the first and then goes in place.
+ * second write to a new cluster waits for the first and then goes in place. In a
+ * data file that stands for itself everything has its place; where the image
+ * does not know of it yet, it is told first (raw_data.h).
  *
  * The way without a coroutine takes requests that are one piece in place, with
  * their table in memory and nobody in the way, which is nearly all of them on a
@@ -13,9 +15,11 @@
 
 #include "base/bytes.h"
 #include "drivers/qcow2/allocating_write.h"
+#include "drivers/qcow2/bitmaps.h"
 #include "drivers/qcow2/compressed_write.h"
 #include "drivers/qcow2/host_write.h"
 #include "drivers/qcow2/metadata_commit.h"
+#include "drivers/qcow2/raw_data.h"
 #include "drivers/qcow2/vectors.h"
 
 static bool is_in_place(const struct qcow2_mapping *mapping)
@@ -32,7 +36,7 @@ int qcow2_try_pwritev(struct block_node *node,
     struct qcow2_image *image = block_state(node);
     struct qcow2_mapping mapping;
 
-    if (image->corrupt ||
+    if (image->corrupt || image->untouched ||
         qcow2_try_mapping(image, offset, bytes, &mapping) < 0 ||
         mapping.bytes < bytes || !is_in_place(&mapping) ||
         !range_lock_is_free(&image->ranges, offset, bytes) ||
@@ -65,6 +69,16 @@ static int co_write_in_place(struct qcow2_image *image,
     return ret;
 }
 
+/* There is no data in the data file yet; afterwards there is. */
+static int co_name_raw_data(struct qcow2_image *image,
+                            uint64_t offset,
+                            uint64_t end)
+{
+    int ret = co_qcow2_map_raw(image, offset, end, block_size(image->node));
+
+    return ret < 0 ? ret : co_qcow2_commit(image);
+}
+
 /* One piece. `*ret_bytes` may be 0: things have changed, look again. */
 static int co_write_piece(struct qcow2_image *image,
                           uint64_t offset,
@@ -84,6 +98,9 @@ static int co_write_piece(struct qcow2_image *image,
 
     if (ret < 0) {
         return ret;
+    }
+    if (!is_in_place(&mapping) && image->data_is_raw) {
+        return co_name_raw_data(image, offset, limit);
     }
     if (is_in_place(&mapping)) {
         co_range_lock(&image->ranges, &hold, offset, mapping.bytes);
@@ -109,7 +126,7 @@ int co_qcow2_pwritev(struct block_node *node,
     struct vector_cursor cursor;
     int ret = 0;
 
-    if (image->corrupt) {
+    if (image->corrupt || (image->untouched && co_qcow2_touch(image) < 0)) {
         return -EIO;
     }
     if ((flags & BLOCK_COMPRESS) != 0) {
@@ -131,5 +148,6 @@ int co_qcow2_flush(struct block_node *node)
 {
     struct qcow2_image *image = block_state(node);
 
-    return co_qcow2_commit(image);
+    return image->commit == NULL ? co_block_child_flush(image->file)
+                                 : co_qcow2_commit(image);
 }

@@ -8,13 +8,15 @@
  * has no such flag: a cluster can only be dropped there, if no backing file
  * would show through, or be overwritten.
  *
- * A data file that stands for itself ("raw") gets the zeroes, too.
+ * A data file that stands for itself ("raw") gets the zeroes instead: as long as
+ * the entry says "data", a crash cannot part what the two show.
  */
 #include "drivers/qcow2/zero.h"
 
 #include <errno.h>
 
 #include "base/bytes.h"
+#include "drivers/qcow2/bitmaps.h"
 #include "drivers/qcow2/host_write.h"
 #include "drivers/qcow2/l2_table.h"
 
@@ -147,6 +149,9 @@ static enum verdict judge(const struct zeroing *zeroing,
     if (zeroing->drops) {
         return judge_drop(old, ret_entry);
     }
+    if (image->data_is_raw) {
+        return VERDICT_KEEP; /* the data file says it all */
+    }
     if (image->header->version < 3) {
         return judge_v2(zeroing, old, ret_entry);
     }
@@ -156,8 +161,7 @@ static enum verdict judge(const struct zeroing *zeroing,
     if (zeroing->is_discard && !has_place && !old->compressed) {
         return VERDICT_KEEP;
     }
-    keeps_place = has_place && (!is_whole || image->data_is_raw ||
-                                (old->copied && !zeroing->unmaps));
+    keeps_place = has_place && (!is_whole || (old->copied && !zeroing->unmaps));
     *ret_entry = (struct qcow2_entry){ 0 };
     if (keeps_place) {
         ret_entry->copied = old->copied;
@@ -406,7 +410,7 @@ int co_qcow2_write_zeroes(struct block_node *node,
         .limit = block_size(node),
     };
 
-    if (image->corrupt) {
+    if (image->corrupt || (image->untouched && co_qcow2_touch(image) < 0)) {
         return -EIO;
     }
     if ((flags & BLOCK_FAST_ZERO) != 0 &&
@@ -457,7 +461,7 @@ int co_qcow2_discard(struct block_node *node, uint64_t offset, uint64_t bytes)
     uint64_t start = round_up(offset, image->cluster_bytes);
     uint64_t stop = end_of_whole(image, offset + bytes, image->cluster_bytes);
 
-    if (image->corrupt) {
+    if (image->corrupt || (image->untouched && co_qcow2_touch(image) < 0)) {
         return -EIO;
     }
     return start < stop ? co_zero_range(&zeroing, start, stop) : 0;

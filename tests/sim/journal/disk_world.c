@@ -286,6 +286,11 @@ static void co_live_with_node(struct world *world)
             co_work(world);
         }
         if (!storage_memory_is_dead(memory)) {
+            if (world->options->crash_point == 0 &&
+                random_once_in(&world->random, 2)) {
+                storage_memory_crash_at(memory,
+                                        random_between(&world->random, 1, 14));
+            }
             (void)co_tracker_close(&world->tracker, NULL);
             world_count(world, storage_memory_is_dead(memory)
                                    ? WORLD_CRASHED_IN_CLOSE
@@ -320,18 +325,34 @@ static void plan_crash(struct world *world)
 {
     uint64_t point = world->options->crash_point;
 
-    if (point == 0 && random_below(&world->random, 5) > 0) {
-        point = random_once_in(&world->random, 4)
-                    ? random_between(&world->random, 1, 40)
+    if (point != 0) {
+        if (world->result->counts[WORLD_LIVES] + 1 == world->options->lives) {
+            point = 0;
+        }
+    } else if (world->killed && random_once_in(&world->random, 2)) {
+        /* A kill, then a power cut before what it left is durable. */
+        point = random_between(&world->random, 1, 14);
+        world->power_follows = world->options->power_cuts;
+    } else if (random_below(&world->random, 5) > 0) {
+        point = random_once_in(&world->random, 3)
+                    ? random_between(&world->random, 1, 20)
                     : random_between(&world->random, 1, 600);
     }
     storage_memory_crash_at(world->memory, point);
+    if (world->options->crash_point == 0 && !world->power_follows &&
+        random_once_in(&world->random, 4)) {
+        bool names = random_once_in(&world->random, 2);
+
+        storage_memory_crash_at_sync(
+            world->memory, names,
+            random_between(&world->random, 1, names ? 6 : 30));
+    }
 }
 
 static void end_life(struct world *world)
 {
-    bool power =
-        world->options->power_cuts && random_once_in(&world->random, 2);
+    bool power = world->power_follows || (world->options->power_cuts &&
+                                          random_once_in(&world->random, 2));
     bool clean = !storage_memory_is_dead(world->memory);
 
     if (world->options->durability == TRACKER_PROCESS && power && !clean) {
@@ -341,6 +362,8 @@ static void end_life(struct world *world)
     storage_memory_reboot(world->memory,
                           power ? STORAGE_CRASH_POWER : STORAGE_CRASH_KILL);
     storage_memory_drop_suspect_cache(world->memory, IMAGE_PATH);
+    world->killed = !power && !clean;
+    world->power_follows = false;
     world_count(world, power ? WORLD_POWER_CUTS : WORLD_KILLS);
 }
 

@@ -55,9 +55,11 @@ struct world_options {
     bool power_cuts;
     bool faults;
     enum tracker_durability durability;
-    /* Each life's crash point, from its start; 0: by chance. */
+    /* Each life's crash point, from its start, but for the last, which ends
+     * cleanly; 0: by chance. */
     uint64_t crash_point;
-    uint64_t steps; /* verbs per life */
+    uint64_t steps;   /* verbs per life */
+    uint64_t bitmaps; /* at most so many at a time; 0: three */
 };
 
 struct world_result {

@@ -6,7 +6,9 @@ const char *world_bitmap_name(struct world *world)
 {
     static const char *const names[BITMAPS] = { "b0", "b1", "b2" };
 
-    return names[random_below(&world->random, BITMAPS)];
+    uint64_t count = world->options->bitmaps;
+
+    return names[random_below(&world->random, count == 0 ? BITMAPS : count)];
 }
 
 struct job_run {
@@ -146,6 +148,9 @@ void co_world_job(struct world *world)
     prepared = co_block_flush(world->node) == 0 &&
                random_below(&world->random, 6) > 0 &&
                co_prepare(world, &run) == 0;
+    if (random_once_in(&world->random, 2)) {
+        co_sleep_until(loop_now_ns() + random_below(&world->random, 200000));
+    }
     if (prepared && !storage_memory_is_dead(world->memory)) {
         decide(world, &run);
     }

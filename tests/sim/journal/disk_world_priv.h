@@ -40,6 +40,9 @@ struct world {
     bool may_fail;     /* faults were planted: tracking may be lost */
     bool is_lost;      /* ... and was; said again until there is a new file */
 
+    bool killed;        /* that is how the last life ended */
+    bool power_follows; /* ... and this one ends with a power cut */
+
     /* One life. */
     struct loop *loop;
     struct block_graph *graph;

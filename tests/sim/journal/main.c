@@ -15,7 +15,7 @@
 
 static const char *const count_texts[] = { WORLD_COUNTS(WORLD_COUNT_TEXT) };
 
-/* Every fourth has faults, every eighth is in process mode. */
+/* Every fourth has faults, another is in process mode. */
 static void run_world(uint64_t seed, struct world_result *ret)
 {
     const struct world_options options = {
@@ -23,8 +23,9 @@ static void run_world(uint64_t seed, struct world_result *ret)
         .lives = 12,
         .power_cuts = true,
         .faults = seed % 4 == 3,
-        .durability = seed % 8 == 5 ? TRACKER_PROCESS : TRACKER_POWER,
+        .durability = seed % 4 == 1 ? TRACKER_PROCESS : TRACKER_POWER,
         .steps = 30,
+        .bitmaps = seed % 3 + 1,
     };
 
     disk_world_run(&options, ret);

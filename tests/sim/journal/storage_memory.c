@@ -61,6 +61,14 @@ void storage_memory_crash_at(struct storage_memory *memory, uint64_t point)
     memory->crash_at = point == 0 ? 0 : memory->points + point;
 }
 
+void storage_memory_crash_at_sync(struct storage_memory *memory,
+                                  bool names,
+                                  uint64_t count)
+{
+    memory->crash_at_names = names;
+    memory->crash_at_sync = count;
+}
+
 bool storage_memory_is_dead(const struct storage_memory *memory)
 {
     return memory->dead;
@@ -97,6 +105,7 @@ void storage_memory_reboot(struct storage_memory *memory,
     g_assert(memory->files->len == 0);
     memory->dead = false;
     memory->crash_at = 0;
+    memory->crash_at_sync = 0;
     if (crash == STORAGE_CRASH_KILL) {
         return;
     }

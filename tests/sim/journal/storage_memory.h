@@ -38,6 +38,11 @@ void storage_memory_set_clock(struct storage_memory *memory,
 
 /* Dies at the n-th crash point from now (1: the next one); 0: never. */
 void storage_memory_crash_at(struct storage_memory *memory, uint64_t point);
+/* Dies instead at the n-th sync of a file, or (`names`) of a directory, before
+ * it has done anything. */
+void storage_memory_crash_at_sync(struct storage_memory *memory,
+                                  bool names,
+                                  uint64_t count);
 bool storage_memory_is_dead(const struct storage_memory *memory);
 /* Crash points since it was made. */
 uint64_t storage_memory_points(const struct storage_memory *memory);

@@ -30,6 +30,21 @@ static int co_pass(struct storage_memory *memory, bool *ret_dies)
     return 0;
 }
 
+/* The same for a sync, of a file or (`names`) of a directory. */
+static int co_pass_sync(struct storage_memory *memory,
+                        bool names,
+                        bool *ret_dies)
+{
+    int ret = co_pass(memory, ret_dies);
+
+    if (ret == 0 && !memory->dead && names == memory->crash_at_names &&
+        memory->crash_at_sync > 0 && --memory->crash_at_sync == 0) {
+        memory->dead = true;
+        *ret_dies = true;
+    }
+    return ret;
+}
+
 static bool fails_writes(const struct storage_memory *memory, const char *path)
 {
     return memory->fail_write_suffix != NULL &&
@@ -210,7 +225,7 @@ static int co_memory_sync(struct storage_file *opened)
     struct storage_memory *memory = memory_of(opened->storage);
     struct inode *inode = file_of(opened)->inode;
     bool dies;
-    int ret = co_pass(memory, &dies);
+    int ret = co_pass_sync(memory, false, &dies);
 
     if (ret < 0) {
         return ret;
@@ -348,7 +363,7 @@ static int co_memory_sync_directory(struct storage *storage, const char *path)
 {
     struct storage_memory *memory = memory_of(storage);
     bool dies;
-    int ret = co_pass(memory, &dies);
+    int ret = co_pass_sync(memory, true, &dies);
 
     if (ret < 0 || dies) {
         return -EIO;

@@ -53,7 +53,9 @@ struct storage_memory {
     GPtrArray *files;   /* struct memory_file that are open, owned */
     const uint64_t *clock_ns;
     uint64_t points;
-    uint64_t crash_at; /* value of points; 0: never */
+    uint64_t crash_at;      /* value of points; 0: never */
+    uint64_t crash_at_sync; /* so many from now; 0: never */
+    bool crash_at_names;    /* ... of directories */
     bool dead;
     uint64_t boots;
     uint64_t fail_sync;

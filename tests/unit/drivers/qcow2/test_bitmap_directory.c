@@ -36,7 +36,7 @@ static GByteArray *directory(void)
     second.extra_data = g_bytes_new("extra", 5);
     g_ptr_array_add(bitmaps, &first);
     g_ptr_array_add(bitmaps, &second);
-    return qcow2_bitmaps_format(bitmaps);
+    return qcow2_bitmaps_format(bitmaps, NULL);
 }
 
 static void assert_same(const struct qcow2_stored_bitmap *a,
@@ -124,7 +124,7 @@ static void two_bitmaps_of_one_name_are_refused(void **state)
 
     g_ptr_array_add(bitmaps, &first);
     g_ptr_array_add(bitmaps, &first);
-    g_autoptr(GByteArray) bytes = qcow2_bitmaps_format(bitmaps);
+    g_autoptr(GByteArray) bytes = qcow2_bitmaps_format(bitmaps, NULL);
     assert_refused(bytes->data, bytes->len, 2);
 }
 
