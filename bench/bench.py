@@ -25,6 +25,7 @@ import rows_qcow2  # noqa: E402
 from rows import Scene  # noqa: E402
 from support.images import GIB, MIB  # noqa: E402
 
+ROUNDS = 5
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 
@@ -100,7 +101,9 @@ def version(*words):
     return (result.stdout.splitlines() or ["unknown"])[0]
 
 
-def machine(folder, rounds, runtime):
+def machine(options, runtime):
+    folder = options.folder
+    rounds = options.rounds or ("2 or 3" if options.quick else ROUNDS)
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         models = [line.split(":")[1].strip() for line in file
                   if line.startswith("model name")]
@@ -149,7 +152,6 @@ def main():
     if options.list or not chosen:
         print("\n".join(f"{row.name:26} {row.title}" for row in rows()))
         return 0 if options.list else 2
-    rounds = options.rounds or (3 if options.quick else 5)
     runtime = 1 if options.quick else 3
     folder = pathlib.Path(tempfile.mkdtemp(prefix="cohort-bench-",
                                            dir=options.folder))
@@ -161,12 +163,14 @@ def main():
             sides = [side for side in row.sides
                      if side in options.sides.split(",")]
             if sides:
+                rounds = options.rounds or (
+                    row.quick_rounds if options.quick else ROUNDS)
                 lines.append(table_line(row, measure(row, sides, scene,
                                                      rounds)))
                 print(lines[-1], flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    facts = machine(options.folder, rounds, runtime)
+    facts = machine(options, runtime)
     print(f"\n{facts}")
     if options.readme:
         write_readme("\n".join(lines) + f"\n\n{facts}")

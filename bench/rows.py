@@ -33,6 +33,7 @@ class Row:
     more_is_better: bool
     sides: tuple
     measure: object
+    quick_rounds: int = 3
 
 
 @dataclasses.dataclass

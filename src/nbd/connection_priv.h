@@ -41,6 +41,10 @@
 #define BUFFER_KEEP_BYTES_MAX (8 * MIB)
 #define BUFFER_BYTES_MIN      (4 * KIB)
 
+/* Reads from this size on that find nothing but zeroes are answered without
+ * sending them, if the client understands. */
+#define HOLE_BYTES_MIN (4 * KIB)
+
 /* The longest reply header: a structured error with its sentence. */
 #define ERROR_TEXT_BYTES_MAX   64
 #define REPLY_HEADER_BYTES_MAX (NBD_STRUCTURED_BYTES + 6 + ERROR_TEXT_BYTES_MAX)
@@ -165,6 +169,9 @@ size_t nbd_reply_write(const struct nbd_connection *connection,
                        int result,
                        size_t payload_bytes,
                        uint8_t *to);
+/* The whole reply to a read of nothing but zeroes, for a client that has agreed
+ * to structured replies. As above. */
+size_t nbd_reply_write_hole(const struct nbd_header *header, uint8_t *to);
 /* Puts a reply without payload into the arena; false: no room now. */
 bool nbd_reply_append(struct nbd_connection *connection,
                       const struct nbd_header *header,

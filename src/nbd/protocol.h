@@ -116,6 +116,7 @@ enum nbd_command_flags {
 /* "Structured reply types". */
 #define NBD_CHUNK_NONE         0
 #define NBD_CHUNK_OFFSET_DATA  1
+#define NBD_CHUNK_OFFSET_HOLE  2
 #define NBD_CHUNK_BLOCK_STATUS 5
 #define NBD_CHUNK_ERROR        ((1 << 15) + 1)
 

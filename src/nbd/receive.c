@@ -166,6 +166,15 @@ static enum nbd_need defer(struct nbd_connection *connection,
     return NEED_NOTHING;
 }
 
+static bool is_hole(const struct nbd_connection *connection,
+                    const uint8_t *data,
+                    size_t bytes)
+{
+    return connection->options.agreement.structured &&
+           bytes >= HOLE_BYTES_MIN && data[0] == 0 &&
+           memcmp(data, data + 1, bytes - 1) == 0;
+}
+
 static enum nbd_need execute_read(struct nbd_connection *connection,
                                   const struct nbd_header *header)
 {
@@ -193,7 +202,12 @@ static enum nbd_need execute_read(struct nbd_connection *connection,
     if (ret < 0) {
         return refuse(connection, header, ret);
     }
-    connection->arena_bytes += reply_bytes + header->length;
+    if (is_hole(connection, iov.iov_base, header->length)) {
+        reply_bytes = nbd_reply_write_hole(header, to);
+    } else {
+        reply_bytes += header->length;
+    }
+    connection->arena_bytes += reply_bytes;
     consume(connection, 0);
     return NEED_NOTHING;
 }

@@ -120,6 +120,15 @@ size_t nbd_reply_write(const struct nbd_connection *connection,
     return READ_HEADER_BYTES_MAX;
 }
 
+size_t nbd_reply_write_hole(const struct nbd_header *header, uint8_t *to)
+{
+    size_t bytes = write_chunk(header, NBD_CHUNK_OFFSET_HOLE, 12, to);
+
+    store_be64(to + bytes, header->offset);
+    store_be32(to + bytes + 8, header->length);
+    return bytes + 12;
+}
+
 static bool round_under_way(const struct nbd_connection *connection)
 {
     return connection->iov_at < connection->iov_count;

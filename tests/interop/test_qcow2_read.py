@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 
+import nbd
 import pytest
 from support.images import (KIB, MIB, assert_same, patchy_image, qemu_img,
                             qemu_io, random_image, run)
@@ -362,3 +363,28 @@ def test_qemu_io_reads_beside_us(cohortd, folder):
     output = run("qemu-io", "-r", "-f", "qcow2", "-c", "read -P 7 0 64k",
                  path).stdout
     assert "verification failed" not in output
+
+
+def test_one_bad_piece_fails_a_long_read_and_no_later_one(cohortd, folder,
+                                                          nbd_client):
+    """Its pieces lie apart in the file, and are read side by side."""
+    clusters = [bytes([number]) * (64 * KIB) for number in range(1, 17)]
+    path = create(folder / "disk.qcow2", MIB)
+    qemu_io(path, *(f"write -P {number + 1} {number * 64}k 64k"
+                    for number in reversed(range(16))), image_format="qcow2")
+    mapped = json.loads(qemu_img("map", "--output=json", path))
+    bad = [extent["offset"] for extent in mapped
+           if extent["start"] == 9 * 64 * KIB]
+    daemon = cohortd(nbd=True)
+    daemon.qmp.command("blockdev-add", {
+        "driver": "qcow2", "node-name": "disk", "file": {
+            "driver": "blkdebug",
+            "image": {"driver": "file", "filename": str(path)},
+            "inject-error": [{"event": "none", "iotype": "read", "errno": 5,
+                              "once": True, "sector": bad[0] // 512}]}})
+    daemon.qmp.command("block-export-add", id="e", type="nbd",
+                       node_name="disk")
+    client = nbd_client(daemon.nbd_uri("disk"))
+    with pytest.raises(nbd.Error):
+        client.pread(MIB, 0)
+    assert client.pread(MIB, 0) == b"".join(clusters)

@@ -73,6 +73,8 @@ struct qcow2_image {
     struct qcow2_snapshots *snapshots;
     bool shows_snapshot; /* l1 is that of a snapshot; never writable */
     struct decompressed_cache *decompressed;
+    unsigned int reads_beside; /* pieces of requests in coroutines of their own
+                                  (read.c) */
     uint64_t refcount_cache_bytes; /* bound of the cache of refcount blocks */
 
     struct range_lock ranges; /* guest bytes whose mapping or data changes */

@@ -3,7 +3,8 @@
  * Reading. Each request goes piece by piece as the mapping tells: data from
  * its place in the file, zeroes from nowhere, compressed clusters through the
  * cache of those decompressed last, what this layer does not hold from the
- * backing file. What lies behind the end of a file reads as zeroes.
+ * backing file. What lies behind the end of a file reads as zeroes. Pieces are
+ * read side by side, some at a time for the whole image.
  *
  * The way without a coroutine takes requests that are one piece and whose
  * tables are in memory, which is nearly all of them.
@@ -15,6 +16,9 @@
 #include "drivers/qcow2/decompressed.h"
 #include "drivers/qcow2/image.h"
 #include "drivers/qcow2/vectors.h"
+
+/* Pieces in coroutines of their own, per image. */
+#define READS_BESIDE_MAX 16
 
 static int zero_vectors(const struct iovec *iov, int iov_count)
 {
@@ -149,6 +153,74 @@ static int co_read_mapped(struct qcow2_image *image,
     return 0;
 }
 
+/* A request, and those of its pieces that are read in coroutines of their
+ * own. */
+struct request {
+    struct qcow2_image *image;
+    unsigned int under_way;
+    int error; /* the first one */
+    struct co_queue ended;
+};
+
+struct piece {
+    struct request *request;
+    struct qcow2_io io;
+    uint64_t offset;
+    struct qcow2_mapping mapping;
+    struct vector_cursor cursor;
+    struct iovec iov[]; /* where it goes */
+};
+
+static void co_run_piece(void *opaque)
+{
+    struct piece *piece = opaque;
+    struct request *request = piece->request;
+    int ret = co_read_mapped(request->image, piece->offset, &piece->mapping,
+                             &piece->cursor);
+
+    qcow2_io_end(request->image, &piece->io);
+    vector_cursor_release(&piece->cursor);
+    g_free(piece);
+    if (request->error == 0) {
+        request->error = ret;
+    }
+    request->image->reads_beside--;
+    request->under_way--;
+    co_queue_wake_all(&request->ended);
+}
+
+static void read_beside(struct request *request,
+                        uint64_t offset,
+                        const struct qcow2_mapping *mapping,
+                        struct vector_cursor *cursor)
+{
+    struct piece *piece;
+    size_t iov_bytes;
+
+    vector_cursor_take(cursor, mapping->bytes);
+    iov_bytes = (size_t)cursor->piece_count * sizeof(*piece->iov);
+    piece = g_malloc(sizeof(*piece) + iov_bytes);
+    piece->request = request;
+    piece->offset = offset;
+    piece->mapping = *mapping;
+    memcpy(piece->iov, cursor->piece, iov_bytes);
+    vector_cursor_init(&piece->cursor, piece->iov, cursor->piece_count);
+    qcow2_io_begin(request->image, &piece->io);
+    request->image->reads_beside++;
+    request->under_way++;
+    co_enter(co_run_piece, piece);
+}
+
+/* Zeroes cost nothing, and the last piece may as well be read here. */
+static bool is_read_beside(const struct qcow2_image *image,
+                           const struct qcow2_mapping *mapping,
+                           uint64_t bytes)
+{
+    return mapping->bytes < bytes && image->reads_beside < READS_BESIDE_MAX &&
+           mapping->kind != QCOW2_MAPPING_ZERO &&
+           mapping->kind != QCOW2_MAPPING_ZERO_ALLOCATED;
+}
+
 int co_qcow2_preadv(struct block_node *node,
                     uint64_t offset,
                     uint64_t bytes,
@@ -156,22 +228,31 @@ int co_qcow2_preadv(struct block_node *node,
                     int iov_count)
 {
     struct qcow2_image *image = block_state(node);
+    struct request request = { .image = image };
     struct qcow2_mapping mapping;
     struct vector_cursor cursor;
     struct qcow2_io io;
     int ret = 0;
 
+    co_queue_init(&request.ended);
     vector_cursor_init(&cursor, iov, iov_count);
-    while (ret == 0 && bytes > 0) {
+    while (ret == 0 && request.error == 0 && bytes > 0) {
         qcow2_io_begin(image, &io);
         ret = co_qcow2_mapping(image, offset, bytes, &mapping);
         if (ret == 0) {
-            ret = co_read_mapped(image, offset, &mapping, &cursor);
+            if (is_read_beside(image, &mapping, bytes)) {
+                read_beside(&request, offset, &mapping, &cursor);
+            } else {
+                ret = co_read_mapped(image, offset, &mapping, &cursor);
+            }
             offset += mapping.bytes;
             bytes -= mapping.bytes;
         }
         qcow2_io_end(image, &io);
     }
+    while (request.under_way > 0) {
+        co_queue_wait(&request.ended);
+    }
     vector_cursor_release(&cursor);
-    return ret;
+    return ret < 0 ? ret : request.error;
 }

@@ -439,6 +439,31 @@ static void empty_requests_are_answered(void **state)
     close(fd);
 }
 
+static void zeroes_are_told_and_not_sent(void **state)
+{
+    uint8_t data[12];
+    uint32_t bytes;
+    int fd = client_open(*state, "w", true);
+
+    send_read(fd, 7, 4096, 8192);
+    assert_int_equal(client_chunk(fd, 7, &bytes), NBD_CHUNK_OFFSET_HOLE);
+    assert_int_equal(bytes, sizeof(data));
+    client_receive(fd, data, sizeof(data));
+    assert_true(load_be64(data) == 4096);
+    assert_int_equal(load_be32(data + 8), 8192);
+    still_answers(fd, true);
+}
+
+static void zeroes_are_sent_to_a_client_of_simple_replies(void **state)
+{
+    static uint8_t data[8192];
+    int fd = client_open(*state, "w", false);
+
+    send_read(fd, 7, 4096, sizeof(data));
+    receive_read(fd, false, 7, 4096, data, sizeof(data));
+    still_answers(fd, false);
+}
+
 /* A client that never reads fills its own buffers and waits; others go on. */
 static void a_client_that_does_not_read_stops_only_itself(void **state)
 {
@@ -475,6 +500,8 @@ int main(void)
         TEST(block_status_tells_data_from_holes),
         TEST(block_status_needs_its_context),
         TEST(empty_requests_are_answered),
+        TEST(zeroes_are_told_and_not_sent),
+        TEST(zeroes_are_sent_to_a_client_of_simple_replies),
         TEST(a_client_that_does_not_read_stops_only_itself),
     };
 
