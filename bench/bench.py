@@ -20,10 +20,16 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from rows import Scene, rows  # noqa: E402
+import rows as rows_raw  # noqa: E402
+import rows_qcow2  # noqa: E402
+from rows import Scene  # noqa: E402
 from support.images import GIB, MIB  # noqa: E402
 
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+
+
+def rows():
+    return rows_raw.rows() + rows_qcow2.rows()
 
 
 def measure(row, sides, scene, rounds):

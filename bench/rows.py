@@ -87,12 +87,16 @@ def serve(side, scene, path, bitmap):
     return server, server.export("disk")
 
 
-def fio(uri, scene, mode, block, depth, runtime):
+def fio(uri, scene, mode, block, depth, runtime, disk_bytes=None,
+        operations=None):
+    """For so many seconds, or (runtime None) so many operations."""
+    span = ("--time_based", f"--runtime={runtime}") if runtime else \
+        (f"--number_ios={operations}",)
     result = run("fio", "--name=bench", "--ioengine=nbd", f"--uri={uri}",
                  f"--rw={mode}", f"--bs={block}", f"--iodepth={depth}",
-                 f"--size={scene.disk_bytes}", "--randrepeat=1",
-                 "--norandommap", "--thread", "--time_based",
-                 f"--runtime={runtime}", "--output-format=json", timeout=600)
+                 f"--size={disk_bytes or scene.disk_bytes}",
+                 "--randrepeat=1", "--norandommap", "--thread", *span,
+                 "--output-format=json", timeout=600)
     text = result.stdout
     return json.loads(text[text.index("{"):])["jobs"][0]
 

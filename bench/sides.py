@@ -31,6 +31,11 @@ class StorageDaemon:
                          file={"driver": "file", "filename": str(path),
                                "read-only": read_only})
 
+    def add_qcow2(self, node, path):
+        """With the caches that the daemon takes by itself."""
+        self.qmp.command("blockdev-add", driver="qcow2", node_name=node,
+                         file={"driver": "file", "filename": str(path)})
+
     def add_bitmap(self, node):
         self.qmp.command("block-dirty-bitmap-add", node=node, name="b",
                          granularity=65536)

@@ -3,7 +3,7 @@
  * Two daemons that seal the log of a dead run, as a model for Spin. The run may
  * commit, or die before; each daemon has a member that waits for the outcome.
  *
- *     Daemon  look ── lock, look again ── draft ── sync ── rename ── sync ── act
+ *     Daemon  look ── lock, look again ── draft, sync ── rename, sync ── act
  *             all have acknowledged: list of retired runs, synced ── unlinked
  *
  * Shown: all who act, and the run that told success, agree, for ever; nobody
@@ -13,6 +13,8 @@
  * How it is simplified: one transaction; a copy replaces another in one step.
  * Looking again under the lock turned out to spare work only: a second sealing
  * of the same records says the same.
+ *
+ * States explored: 8 thousand, 27 thousand in the full search.
  *
  *     sound: CRASHES=2
  *     full: CRASHES=4 KILLS=6
@@ -49,8 +51,8 @@ byte fate; /* told or acted upon */
 
 mtype = { off, pending, committing, decided };
 mtype run_state; /* the run whose segment it is */
-mtype = { looking, locked, reading, drafted, draft_synced, renamed, found, acting,
-          flipped, acknowledged };
+mtype = { looking, locked, reading, drafted, draft_synced, renamed, found,
+          acting, flipped, acknowledged };
 mtype daemon[DAEMONS];
 byte outcome[DAEMONS];
 byte owner; /* of the segment's lock: 0 nobody, 1 the run, 2.. a daemon */
@@ -128,7 +130,7 @@ proctype Daemon(byte d)
 end:
     do
     :: atomic { daemon[d] == off && !settled[d] -> daemon[d] = looking }
-    /* On the list: settled long ago, and what lies there still is left alone. */
+    /* On the list: settled long ago, what still lies there is left alone. */
     :: atomic { daemon[d] == looking && retired -> retired_disk = true;
                 settled[d] = true; daemon[d] = acknowledged }
     :: atomic { daemon[d] == looking && NOT_LISTED && sealed ->
@@ -177,7 +179,8 @@ end:
     :: atomic { daemon[d] == flipped -> settled[d] = true; outcome[d] = 0;
                 daemon[d] = acknowledged }
     /* All have acknowledged. */
-    :: atomic { daemon[d] == acknowledged && settled[0] && settled[1] && !retired ->
+    :: atomic { daemon[d] == acknowledged && settled[0] && settled[1] &&
+                !retired ->
                 retired = true }
     :: atomic { daemon[d] == acknowledged && retired && (segment || sealed) ->
 #ifndef BREAK_PURGE_BEFORE_THE_LIST_IS_DURABLE

@@ -13,22 +13,27 @@
  * commit is what recovery finds. A job's fence, the intent that clears under a
  * checkpoint, and which first touches need no intent are what it is about.
  *
- * Two rules for a first touch are proved. As it stands: while a job is undecided
- * only a bit that is durable in its own S helps. With BY_STATES: each state that
- * a crash could leave is asked for itself; a prepare then sends writes that have
- * been checked, but have not set their bits, back to the check.
+ * Two rules for a first touch are proved. As it stands: while a job is
+ * undecided only a bit that is durable in its own S helps. With BY_STATES: each
+ * state that a crash could leave is asked for itself; a prepare then sends
+ * writes that have been checked, but have not set their bits, back to the
+ * check.
  *
  * How it is simplified: one region of two clusters. A superblock with its pages
  * is one value that a crash leaves old or new (tracking_file.pml shows that it
  * is); the log is a bit for each txid, sealed in one step (log_seal.pml). Of
- * several unsynced writes to one place any may have reached the medium. A failed
- * sync leaves pages that look written and are not. A sync that was asked for is
- * one step, and who waits for it may run much later. Contents count modulo
- * three. Not here: verbs, resizes, two bitmaps (tracking_verbs.pml), errors of
- * COMMIT's sync (group_commit.pml), failing syncs of the image.
+ * several unsynced writes to one place any may have reached the medium. A
+ * failed sync leaves pages that look written and are not. A sync that was asked
+ * for is one step, and who waits for it may run much later. Contents count
+ * modulo three. Not here: verbs, resizes, two bitmaps (tracking_verbs.pml),
+ * errors of COMMIT's sync (group_commit.pml), failing syncs of the image.
  *
- * Bounds: WRITERS at once, WRITES, JOBS, CHECKPOINTS, CRASHES, FAILURES of a sync
- * in all. A power cut after a kill, and a crash in recovery, are two crashes.
+ * Bounds: WRITERS at once, WRITES, JOBS, CHECKPOINTS, CRASHES, FAILURES of a
+ * sync in all. A power cut after a kill, and a crash in recovery, are two
+ * crashes.
+ *
+ * States explored: 0.9 million in the three sound searches, 21 million in the
+ * full one (2 GB).
  *
  *     sound: WRITES=2 CHECKPOINTS=1 FAILURES=0
  *     sound: WRITES=2 CRASHES=1 JOBS=1
@@ -321,7 +326,7 @@ inline begin_flip() {
     put(file, file_disk, file_dirty, flip)
 }
 
-#define NO_WRITER_IS(at) (writer[0] != at && (WRITERS < 2 || writer[WRITERS - 1] != at))
+#define NO_WRITER_IS(at) (writer[0] != at && writer[WRITERS - 1] != at)
 
 #ifdef BREAK_CLEAR_UNDER_A_WRITE
 #define NO_WRITE_BEFORE_ITS_BITS true
@@ -375,7 +380,9 @@ inline flip_held() {
 
 /* --- The job -------------------------------------------------------------- */
 
-#define UNUSED(id) (TX_OF(file) != id && TX_OF(file_disk) != id && TX_OF(known) != id && (!flying || TX_OF(flip) != id))
+#define UNUSED(id)                                                    \
+ (TX_OF(file) != id && TX_OF(file_disk) != id && TX_OF(known) != id && \
+  (!flying || TX_OF(flip) != id))
 
 inline restart_checked_writes() {
     for (w : 0 .. WRITERS - 1) {

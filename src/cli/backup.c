@@ -3,12 +3,14 @@
  * The happy path:
  *
  *     start    the partial directory, started.json, empty target files
- *     attach   target nodes, and a bitmap for each disk that goes full
+ *     attach   target nodes, and a bitmap for each disk that goes full, one that
+ *              outlives the daemon if that can be
  *     cut      freeze, the grouped transaction, thaw: the instant
  *     copy     until every job is pending
  *     seal     (backup_seal.c) extents, images, hashes, manifest.json: prepared
  *     commit   job-finalize, until every job has concluded
- *     publish  bitmaps get their new names, the directory its own
+ *     publish  bitmaps in memory get their new names, the directory its own
+ *     settle   the daemon's leftovers go, its record of the group is acknowledged
  *
  * Whatever fails, settle() is what cleans up, exactly as it would for the next
  * run had this one been killed there.
@@ -23,6 +25,7 @@
 
 #include "base/error.h"
 #include "cli/daemon_jobs.h"
+#include "cli/daemon_transactions.h"
 #include "cli/quiesce.h"
 #include "cli/settle.h"
 #include "repo/durable.h"
@@ -90,6 +93,47 @@ static int start(struct backup *backup, GError **err)
     return durable_sync(backup->repository->fd, backup->repository->path, err);
 }
 
+static int add_bitmap(struct backup *backup,
+                      const struct manifest_disk *disk,
+                      bool is_persistent,
+                      GError **err)
+{
+    return qmp_command(backup->client, "block-dirty-bitmap-add",
+                       json_pack("{s:s, s:s, s:i, s:b}", "node", disk->node,
+                                 "name", disk->bitmap, "granularity",
+                                 BITMAP_GRANULARITY, "persistent",
+                                 (int)is_persistent),
+                       NULL, err);
+}
+
+/* One that outlives the daemon, if it can be. */
+static int record_changes(struct backup *backup,
+                          const struct manifest_disk *disk,
+                          GError **err)
+{
+    g_autoptr(GError) why = NULL;
+    int ret;
+
+    if (!backup->features.keeps_records) {
+        return add_bitmap(backup, disk, false, err);
+    }
+    ret = add_bitmap(backup, disk, true, &why);
+    if (ret == -EREMOTEIO) {
+        progress_say(backup->progress,
+                     "disk '%s': its record of changes will be kept in memory "
+                     "only, and be lost when the daemon ends (%s)",
+                     disk->node, why->message);
+        /* Is it the disk, or can the daemon keep no records at all? */
+        daemon_features_clear(&backup->features);
+        ret = daemon_features_query(backup->client, &backup->features, err);
+        return ret < 0 ? ret : add_bitmap(backup, disk, false, err);
+    }
+    if (ret < 0) {
+        g_propagate_error(err, g_steal_pointer(&why));
+    }
+    return ret;
+}
+
 static int attach(struct backup *backup, GError **err)
 {
     for (guint i = 0; i < backup->point->disks->len; i++) {
@@ -102,11 +146,7 @@ static int attach(struct backup *backup, GError **err)
                                         path, "discard", "unmap"),
                               NULL, err);
         if (ret == 0 && !disk->incremental) {
-            ret = qmp_command(backup->client, "block-dirty-bitmap-add",
-                              json_pack("{s:s, s:s, s:i}", "node", disk->node,
-                                        "name", disk->bitmap, "granularity",
-                                        BITMAP_GRANULARITY),
-                              NULL, err);
+            ret = record_changes(backup, disk, err);
         }
         if (ret < 0) {
             g_prefix_error(err, "disk '%s': ", disk->node);
@@ -116,8 +156,9 @@ static int attach(struct backup *backup, GError **err)
     return 0;
 }
 
-/* A full backup consumes its bitmap too: that way it is emptied at the instant
- * and only if the group succeeds. */
+/* A full backup consumes its bitmap too: that way it is emptied, and relative to
+ * this point, at the instant and only if the group succeeds. An increment
+ * demands that its bitmap is relative to the point before. */
 static json_t *backup_action(const struct backup *backup, guint index)
 {
     const struct manifest_disk *disk = backup->point->disks->pdata[index];
@@ -130,6 +171,13 @@ static json_t *backup_action(const struct backup *backup, guint index)
         "bitmap-mode", "on-success", "auto-finalize", 0, "auto-dismiss", 0);
 
     g_assert(action != NULL);
+    if (disk->previous_base.txid != NULL) {
+        json_t *base = json_pack("{s:s, s:s}", "txid", disk->previous_base.txid,
+                                 "disk", disk->previous_base.disk);
+        g_assert(base != NULL &&
+                 json_object_set_new(json_object_get(action, "data"),
+                                     "x-cohort-base", base) == 0);
+    }
     return action;
 }
 
@@ -152,6 +200,11 @@ static int send_transaction(struct backup *backup, bool is_frozen, GError **err)
     arguments = json_pack("{s:o, s:{s:s}}", "actions", actions, "properties",
                           "completion-mode", "grouped");
     g_assert(arguments != NULL);
+    if (backup->features.keeps_records) {
+        json_t *properties = json_object_get(arguments, "properties");
+        g_assert(json_object_set_new(properties, "x-cohort-transaction-id",
+                                     json_string(backup->point->label)) == 0);
+    }
     g_free(backup->point->not_before);
     backup->point->not_before = timestamp();
     if (is_frozen) {
@@ -280,11 +333,39 @@ static int copy(struct backup *backup, GError **err)
     }
 }
 
+/* A commit that the daemon cannot write down is neither done nor undone: that
+ * takes as long as it takes, and is said. */
+static int watch_doubt(struct backup *backup, bool *said, GError **err)
+{
+    g_autoptr(GPtrArray) transactions = NULL;
+    const struct daemon_transaction *own;
+
+    if (backup->point->txid == NULL || *said) {
+        return 0;
+    }
+    int ret = daemon_transactions_query(backup->client, backup->point->label,
+                                        &transactions, err);
+    if (ret < 0) {
+        return ret;
+    }
+    own = daemon_transactions_find(transactions, backup->point->label,
+                                   backup->point->txid);
+    if (own != NULL && own->outcome == DAEMON_OUTCOME_IN_DOUBT) {
+        progress_say(backup->progress,
+                     "the daemon is in doubt whether the backup is committed "
+                     "(%s): waiting, ten minutes at most",
+                     own->reason == NULL ? "no reason told" : own->reason);
+        *said = true;
+    }
+    return 0;
+}
+
 /* From here on a signal no longer turns the group around. */
 static int commit(struct backup *backup, GError **err)
 {
     const struct manifest_disk *first = backup->point->disks->pdata[0];
     int64_t deadline_us = g_get_monotonic_time() + CONCLUDE_US;
+    bool said = false;
 
     qmp_client_ignore_interrupt(backup->client);
     int ret = qmp_command(backup->client, "job-finalize",
@@ -306,6 +387,9 @@ static int commit(struct backup *backup, GError **err)
             ret = error_set(err, -ETIMEDOUT,
                             "the daemon has not finished the group in ten "
                             "minutes");
+        }
+        if (ret == 0) {
+            ret = watch_doubt(backup, &said, err);
         }
         if (ret == 0) {
             ret = daemon_jobs_pause(backup->client, err);
@@ -353,8 +437,8 @@ static void clean_up(struct backup *backup)
     g_autoptr(GError) why = NULL;
 
     qmp_client_ignore_interrupt(backup->client);
-    if (settle(backup->repository, backup->client, say, backup->progress,
-               &why) < 0) {
+    if (settle(backup->repository, backup->client, &backup->features, say,
+               backup->progress, &why) < 0) {
         progress_say(backup->progress, "%s; the next run tries again",
                      why->message);
     }

@@ -10,6 +10,7 @@
 #include <glib.h>
 #include <stdbool.h>
 
+#include "cli/daemon_features.h"
 #include "cli/interrupt.h"
 #include "cli/progress.h"
 #include "cli/qmp_client.h"
@@ -26,6 +27,7 @@ struct backup {
     const struct backup_options *options; /* borrowed, as all of these */
     struct repository *repository;
     struct qmp_client *client;
+    struct daemon_features features;
     struct interrupt *interrupt;
     struct progress *progress;
     struct manifest *point; /* owned until it is published */

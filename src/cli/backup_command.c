@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "cli/backup.h"
 #include "cli/command.h"
+#include "cli/daemon_nodes.h"
 #include "cli/plan.h"
 #include "cli/settle.h"
 #include "cli/table.h"
@@ -129,6 +130,39 @@ static void report(const struct manifest *point, bool as_json)
     }
 }
 
+/* After a crash of the daemon: that nothing was lost, and what it costs. */
+static int tell_recovered(struct backup *backup,
+                          const struct manifest *point,
+                          GError **err)
+{
+    g_autoptr(GPtrArray) nodes = NULL;
+    uint64_t bytes = 0;
+    unsigned count = 0;
+    int ret = daemon_nodes_query(backup->client, &nodes, err);
+
+    for (guint i = 0; ret == 0 && i < point->disks->len; i++) {
+        const struct manifest_disk *disk = point->disks->pdata[i];
+        const struct daemon_node *node = daemon_nodes_find(nodes, disk->node);
+        const struct daemon_bitmap *bitmap =
+            node == NULL || !disk->incremental
+                ? NULL
+                : daemon_node_bitmap(node, disk->previous_bitmap);
+        if (bitmap != NULL && bitmap->is_recovered) {
+            bytes += bitmap->recovered_bytes;
+            count++;
+        }
+    }
+    if (count > 0) {
+        g_autofree char *size =
+            g_format_size_full(bytes, G_FORMAT_SIZE_IEC_UNITS);
+        progress_say(backup->progress,
+                     "the daemon had crashed: recovered the record of changes "
+                     "of %u disk%s; up to %s more than changed is copied",
+                     count, count == 1 ? "" : "s", size);
+    }
+    return ret;
+}
+
 /* Everything that needs the connection. */
 static int run_connected(struct backup *backup,
                          const struct backup_arguments *arguments,
@@ -136,14 +170,25 @@ static int run_connected(struct backup *backup,
 {
     g_autoptr(manifest_auto) point = NULL;
     const struct manifest *published = NULL;
-    int ret =
-        settle(backup->repository, backup->client, say, backup->progress, err);
+    int ret = daemon_features_query(backup->client, &backup->features, err);
 
-    if (ret < 0) {
-        return ret;
+    if (ret == 0 && backup->features.refusal != NULL) {
+        progress_say(backup->progress,
+                     "the daemon can keep records of changes in memory only "
+                     "(%s)",
+                     backup->features.refusal);
     }
-    ret = plan_point(backup->repository, backup->client, arguments->disks,
-                     arguments->full, &point, err);
+    if (ret == 0) {
+        ret = settle(backup->repository, backup->client, &backup->features, say,
+                     backup->progress, err);
+    }
+    if (ret == 0) {
+        ret = plan_point(backup->repository, backup->client, &backup->features,
+                         arguments->disks, arguments->full, &point, err);
+    }
+    if (ret == 0) {
+        ret = tell_recovered(backup, point, err);
+    }
     if (ret < 0) {
         return ret;
     }
@@ -204,6 +249,7 @@ int command_backup(int argc, char **argv)
     if (ret == 0) {
         ret = run(&backup, words[0], &arguments, &err);
     }
+    daemon_features_clear(&backup.features);
     progress_free(backup.progress);
     interrupt_end(&interrupt);
     free_arguments(&arguments);

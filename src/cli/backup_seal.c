@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "cli/backup.h"
+#include "cli/daemon_transactions.h"
 #include "repo/chain.h"
 #include "repo/content.h"
 #include "repo/durable.h"
@@ -169,6 +170,37 @@ static int seal_disk(struct backup *backup, guint index, GError **err)
         extents == NULL ? 0 : extents->len, &watch, err);
 }
 
+/* By which ids the daemon will know the group, and what each bitmap becomes
+ * relative to when it is committed. */
+static int note_transaction(struct backup *backup, GError **err)
+{
+    struct manifest *point = backup->point;
+    g_autoptr(GPtrArray) transactions = NULL;
+    const struct daemon_transaction *own;
+
+    if (!backup->features.keeps_records) {
+        return 0;
+    }
+    int ret = daemon_transactions_query(backup->client, point->label,
+                                        &transactions, err);
+    if (ret < 0) {
+        return ret;
+    }
+    own = daemon_transactions_find(transactions, point->label, NULL);
+    if (own == NULL) {
+        return 0; /* no bitmap of it outlives the daemon */
+    }
+    point->txid = g_strdup(own->txid);
+    for (guint i = 0; i < point->disks->len; i++) {
+        struct manifest_disk *disk = point->disks->pdata[i];
+        const char *id = daemon_transaction_disk(own, disk->job);
+        if (id != NULL) {
+            manifest_base_set(&disk->base, own->txid, id);
+        }
+    }
+    return 0;
+}
+
 int backup_seal(struct backup *backup, GError **err)
 {
     for (guint i = 0; i < backup->point->disks->len; i++) {
@@ -179,8 +211,11 @@ int backup_seal(struct backup *backup, GError **err)
             return ret;
         }
     }
-    int ret = repository_write_manifest(backup->repository, backup->point,
+    int ret = note_transaction(backup, err);
+    if (ret == 0) {
+        ret = repository_write_manifest(backup->repository, backup->point,
                                         MANIFEST_FILE, err);
+    }
     if (ret < 0) {
         return ret;
     }

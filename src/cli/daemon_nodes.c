@@ -10,6 +10,10 @@ static void bitmap_free(void *pointer)
 {
     struct daemon_bitmap *bitmap = pointer;
 
+    for (size_t i = 0; i < DAEMON_BASES_MAX; i++) {
+        manifest_base_set(&bitmap->bases[i], NULL, NULL);
+    }
+    g_free(bitmap->reason);
     g_free(bitmap->name);
     g_free(bitmap);
 }
@@ -30,6 +34,20 @@ static uint64_t get_size(const json_t *object, const char *key)
     return value < 0 ? 0 : (uint64_t)value;
 }
 
+static void add_bases(struct daemon_bitmap *bitmap, const json_t *list)
+{
+    size_t count = MIN(json_array_size(list), DAEMON_BASES_MAX);
+
+    for (size_t i = 0; i < count; i++) {
+        const json_t *base = json_array_get(list, i);
+        const char *txid = json_string_value(json_object_get(base, "txid"));
+        const char *disk = json_string_value(json_object_get(base, "disk"));
+        if (txid != NULL && disk != NULL) {
+            manifest_base_set(&bitmap->bases[i], txid, disk);
+        }
+    }
+}
+
 static void add_bitmap(struct daemon_node *node, const json_t *info)
 {
     const char *name = json_string_value(json_object_get(info, "name"));
@@ -46,6 +64,13 @@ static void add_bitmap(struct daemon_node *node, const json_t *info)
     bitmap->is_busy = json_is_true(json_object_get(info, "busy"));
     bitmap->is_inconsistent =
         json_is_true(json_object_get(info, "inconsistent"));
+    bitmap->is_persistent = json_is_true(json_object_get(info, "persistent"));
+    bitmap->reason =
+        g_strdup(json_string_value(json_object_get(info, "x-cohort-reason")));
+    add_bases(bitmap, json_object_get(info, "x-cohort-base"));
+    const json_t *recovered = json_object_get(info, "x-cohort-recovered");
+    bitmap->is_recovered = json_is_object(recovered);
+    bitmap->recovered_bytes = get_size(recovered, "bytes");
     g_ptr_array_add(node->bitmaps, bitmap);
 }
 
@@ -109,6 +134,17 @@ struct daemon_bitmap *daemon_node_bitmap(const struct daemon_node *node,
         }
     }
     return NULL;
+}
+
+bool daemon_bitmap_has_base(const struct daemon_bitmap *bitmap,
+                            const struct manifest_base *base)
+{
+    for (size_t i = 0; i < DAEMON_BASES_MAX; i++) {
+        if (manifest_base_equal(&bitmap->bases[i], base)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static int compare_names(gconstpointer a, gconstpointer b)

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * A disk can be incremental when the newest point that holds it is whole, and
- * the daemon still has the bitmap which that point names: the name is given to
- * a bitmap only once it is relative to that very point, so a bitmap of another
- * age, of another repository or of a copy of this one does not match.
+ * the daemon still has the bitmap which that point names, as a difference to
+ * that very point. A bitmap that outlives the daemon says so itself, by its
+ * base: that is compared here, and demanded again when the job is made. Of one
+ * that lives in memory the name says it, which is given to it only once it is
+ * relative to the point. So a bitmap of another age, of another disk, of another
+ * repository or of a copy of this one does not match.
  */
 #include "cli/plan.h"
 
@@ -19,8 +22,41 @@
 #define NO_HASH \
  "0000000000000000000000000000000000000000000000000000000000000000"
 
+/* Why a bitmap that outlives the daemon is not relative to the point; NULL: it
+ * is. A new string. */
+static char *base_fault(const struct daemon_bitmap *bitmap,
+                        const struct manifest *newest,
+                        const struct manifest_disk *last)
+{
+    const struct manifest_base *found = &bitmap->bases[0];
+
+    if (last->base.txid == NULL) {
+        return g_strdup_printf("point %s does not say what its record of "
+                               "changes is relative to",
+                               newest->point);
+    }
+    if (daemon_bitmap_has_base(bitmap, &last->base)) {
+        return NULL;
+    }
+    if (found->txid == NULL) {
+        return g_strdup_printf("its record of changes is relative to no "
+                               "backup, not to point %s",
+                               newest->point);
+    }
+    if (strcmp(found->disk, last->base.disk) != 0) {
+        return g_strdup_printf("it is not the disk that point %s holds: "
+                               "another one has its name now",
+                               newest->point);
+    }
+    return g_strdup_printf("its record of changes is relative to another "
+                           "backup than point %s (the disk was rolled back, "
+                           "or backed up elsewhere)",
+                           newest->point);
+}
+
 /* Why the bitmap cannot be used; NULL: it can. A new string. */
 static char *bitmap_fault(const struct repository *repository,
+                          const struct daemon_features *features,
                           const struct daemon_node *node,
                           const struct manifest *newest,
                           const struct manifest_disk *last)
@@ -38,7 +74,11 @@ static char *bitmap_fault(const struct repository *repository,
                         "relative to");
     }
     if (bitmap->is_inconsistent) {
-        return g_strdup("its record of changes is inconsistent");
+        return bitmap->reason == NULL
+                   ? g_strdup("its record of changes is inconsistent")
+                   : g_strdup_printf("its record of changes is inconsistent "
+                                     "(%s)",
+                                     bitmap->reason);
     }
     if (!bitmap->is_recording) {
         return g_strdup("its record of changes was disabled");
@@ -46,14 +86,24 @@ static char *bitmap_fault(const struct repository *repository,
     if (bitmap->is_busy) {
         return g_strdup("its record of changes is in use");
     }
+    if (bitmap->is_persistent && !features->keeps_records) {
+        return g_strdup("the daemon cannot write down what becomes of its "
+                        "record of changes");
+    }
+    if (bitmap->is_persistent) {
+        return base_fault(bitmap, newest, last);
+    }
+    if (last->base.txid != NULL) {
+        return g_strdup("its record of changes is not the one that was kept");
+    }
     return NULL;
 }
 
 /* Why the disk cannot be incremental; NULL: it can. A new string. */
 static char *reason_for_full(const struct repository *repository,
                              const struct daemon_node *node,
-                             const struct manifest *newest,
-                             bool tells_extents)
+                             const struct daemon_features *features,
+                             const struct manifest *newest)
 {
     g_autoptr(GError) why = NULL;
     const struct manifest_disk *last;
@@ -61,7 +111,8 @@ static char *reason_for_full(const struct repository *repository,
     if (newest == NULL) {
         return g_strdup("first backup of this disk");
     }
-    if (!tells_extents) {
+    if (!features->tells_extents) {
+        /* QEMU's: there each backup is full. */
         return g_strdup("the daemon cannot tell what an increment copied");
     }
     last = manifest_find_disk(newest, node->name);
@@ -77,7 +128,7 @@ static char *reason_for_full(const struct repository *repository,
         REPOSITORY_CHAIN_MAX) {
         return g_strdup_printf("its chain has %d points", REPOSITORY_CHAIN_MAX);
     }
-    char *fault = bitmap_fault(repository, node, newest, last);
+    char *fault = bitmap_fault(repository, features, node, newest, last);
     if (fault != NULL) {
         return fault;
     }
@@ -93,10 +144,27 @@ static char *reason_for_full(const struct repository *repository,
     return NULL;
 }
 
+static void make_incremental(struct manifest_disk *disk,
+                             const struct manifest *newest)
+{
+    const struct manifest_disk *last = manifest_find_disk(newest, disk->node);
+
+    disk->incremental = true;
+    disk->previous = g_strdup(newest->point);
+    disk->previous_bitmap = g_strdup(last->bitmap);
+    manifest_base_set(&disk->previous_base, last->base.txid, last->base.disk);
+    if (last->base.txid != NULL) {
+        /* Its base moves on, and its name need not. */
+        g_free(disk->bitmap);
+        disk->bitmap = g_strdup(last->bitmap);
+    }
+    disk->reason = g_strdup_printf("changes since point %s", newest->point);
+}
+
 static int plan_disk(const struct repository *repository,
                      const struct daemon_node *node,
                      bool full,
-                     bool tells_extents,
+                     const struct daemon_features *features,
                      struct manifest *point,
                      GError **err)
 {
@@ -124,15 +192,10 @@ static int plan_disk(const struct repository *repository,
     disk->bitmap = g_strdup(point->label);
     disk->hash_root = g_strdup(NO_HASH);
     disk->job = g_strdup_printf("%s-%u", point->label, point->disks->len - 1);
-    disk->reason =
-        full ? g_strdup("a full backup was asked for")
-             : reason_for_full(repository, node, newest, tells_extents);
+    disk->reason = full ? g_strdup("a full backup was asked for")
+                        : reason_for_full(repository, node, features, newest);
     if (disk->reason == NULL) {
-        disk->incremental = true;
-        disk->previous = g_strdup(newest->point);
-        disk->previous_bitmap =
-            g_strdup(manifest_find_disk(newest, node->name)->bitmap);
-        disk->reason = g_strdup_printf("changes since point %s", newest->point);
+        make_incremental(disk, newest);
     }
     return 0;
 }
@@ -190,28 +253,9 @@ static int choose_names(const struct repository *repository,
     return 0;
 }
 
-/* QEMU cannot: there each backup is full. */
-static int query_tells_extents(struct qmp_client *client,
-                               bool *ret_tells,
-                               GError **err)
-{
-    json_t *commands = NULL;
-    int ret = qmp_command(client, "query-commands", NULL, &commands, err);
-
-    for (size_t i = 0; ret == 0 && i < json_array_size(commands); i++) {
-        const json_t *name =
-            json_object_get(json_array_get(commands, i), "name");
-        if (g_strcmp0(json_string_value(name),
-                      "x-cohort-query-backup-extents") == 0) {
-            *ret_tells = true;
-        }
-    }
-    json_decref(commands);
-    return ret;
-}
-
 int plan_point(const struct repository *repository,
                struct qmp_client *client,
+               const struct daemon_features *features,
                char *const *names,
                bool full,
                struct manifest **ret_point,
@@ -219,12 +263,8 @@ int plan_point(const struct repository *repository,
 {
     g_autoptr(GPtrArray) nodes = NULL;
     g_autoptr(GPtrArray) chosen = NULL;
-    bool tells_extents = false;
     int ret = daemon_nodes_query(client, &nodes, err);
 
-    if (ret == 0) {
-        ret = query_tells_extents(client, &tells_extents, err);
-    }
     if (ret == 0) {
         ret = choose_names(repository, client, nodes, names, &chosen, err);
     }
@@ -245,7 +285,7 @@ int plan_point(const struct repository *repository,
                              "nodes lists what it has)",
                              (char *)chosen->pdata[i]);
         }
-        ret = plan_disk(repository, node, full, tells_extents, point, err);
+        ret = plan_disk(repository, node, full, features, point, err);
         if (ret < 0) {
             return ret;
         }

@@ -9,6 +9,7 @@
 #include <glib.h>
 #include <stdbool.h>
 
+#include "cli/daemon_features.h"
 #include "cli/qmp_client.h"
 #include "repo/repository.h"
 
@@ -18,6 +19,7 @@
  * there. */
 int plan_point(const struct repository *repository,
                struct qmp_client *client,
+               const struct daemon_features *features,
                char *const *names,
                bool full,
                struct manifest **ret_point,

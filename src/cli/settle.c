@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * In order: our jobs are cancelled and waited for, so that every outcome is
- * final; each partial point is published or discarded by its outcome; then what
- * is left of ours in the daemon is removed.
+ * In order: our jobs are cancelled and waited for, and the daemon is asked what
+ * became of our transactions, until every outcome is final; each partial point
+ * is published or discarded by its outcome; then what is left of ours in the
+ * daemon is removed (settle_clean.c).
  *
- * The outcome of a group is told by the records that its jobs leave
- * (auto-dismiss is off), or by a bitmap that has the name it gets only after
- * the group has succeeded. With neither, it is unknown: the bitmaps may or may
- * not have been consumed, so they are written down as distrusted before the
- * point goes.
+ * The outcome is told, in this order, by the daemon's log, which outlives it; by
+ * the records that the group's jobs leave (auto-dismiss is off); by a bitmap
+ * that has the base, or else the name, which it gets only when the group has
+ * succeeded. With none of them it is unknown. Bitmaps with a base then say
+ * themselves what they are good for, and the point is kept: the log may turn up
+ * again. Of bitmaps in memory it is not known whether they were consumed: they
+ * are written down as distrusted before the point goes.
  */
 #include "cli/settle.h"
 
@@ -17,9 +20,8 @@
 
 #include "base/error.h"
 #include "cli/daemon_jobs.h"
-#include "cli/daemon_nodes.h"
+#include "cli/settle_priv.h"
 #include "repo/durable.h"
-#include "repo/names.h"
 
 enum outcome {
     OUTCOME_COMMITTED,
@@ -27,19 +29,10 @@ enum outcome {
     OUTCOME_UNKNOWN,
 };
 
-struct settlement {
-    struct repository *repository;
-    struct qmp_client *client;
-    GPtrArray *jobs;  /* struct daemon_job *, all ended */
-    GPtrArray *nodes; /* struct daemon_node * */
-    settle_say_fn say;
-    void *opaque;
-};
-
-static void G_GNUC_PRINTF(3, 4) tell(const struct settlement *settlement,
-                                     enum settle_news news,
-                                     const char *format,
-                                     ...)
+void settle_tell(const struct settlement *settlement,
+                 enum settle_news news,
+                 const char *format,
+                 ...)
 {
     va_list arguments;
 
@@ -113,16 +106,35 @@ int settle_rename_bitmaps(struct qmp_client *client,
                        json_pack("{s:o}", "actions", actions), NULL, err);
 }
 
-/* What became of the group with this label. */
-static enum outcome outcome_of(const struct settlement *settlement,
-                               const char *label,
-                               const struct manifest *point)
+/* What the log says. */
+static enum outcome logged_outcome(const struct settlement *settlement,
+                                   const struct manifest *point)
+{
+    const struct daemon_transaction *transaction = daemon_transactions_find(
+        settlement->transactions, point->label, point->txid);
+
+    if (transaction == NULL) {
+        return OUTCOME_UNKNOWN;
+    }
+    switch (transaction->outcome) {
+    case DAEMON_OUTCOME_COMMITTED: return OUTCOME_COMMITTED;
+    case DAEMON_OUTCOME_ABORTED: return OUTCOME_ABORTED;
+    case DAEMON_OUTCOME_UNKNOWN:
+    case DAEMON_OUTCOME_OPEN:
+    case DAEMON_OUTCOME_IN_DOUBT: break;
+    }
+    return OUTCOME_UNKNOWN;
+}
+
+/* What the jobs say. */
+static enum outcome jobs_outcome(const struct settlement *settlement,
+                                 const struct manifest *point)
 {
     bool any = false;
 
     for (guint i = 0; i < settlement->jobs->len; i++) {
         const struct daemon_job *job = settlement->jobs->pdata[i];
-        if (!g_str_has_prefix(job->id, label)) {
+        if (!g_str_has_prefix(job->id, point->label)) {
             continue;
         }
         if (job->error != NULL) {
@@ -130,26 +142,60 @@ static enum outcome outcome_of(const struct settlement *settlement,
         }
         any = true;
     }
-    if (any) {
-        return OUTCOME_COMMITTED;
-    }
-    for (guint i = 0; point != NULL && i < point->disks->len; i++) {
-        const struct manifest_disk *disk = point->disks->pdata[i];
-        if (disk->incremental &&
-            has_bitmap(settlement->nodes, disk->node, disk->bitmap)) {
-            return OUTCOME_COMMITTED;
-        }
-    }
-    return OUTCOME_UNKNOWN;
+    return any ? OUTCOME_COMMITTED : OUTCOME_UNKNOWN;
 }
 
+/* Does a bitmap say by its base, or its name, that the group has succeeded? It
+ * says nothing about failure: the disk may have been rolled back. */
+static bool bitmap_tells_success(const struct settlement *settlement,
+                                 const struct manifest_disk *disk)
+{
+    const struct daemon_node *node =
+        daemon_nodes_find(settlement->nodes, disk->node);
+    const struct daemon_bitmap *bitmap =
+        node == NULL || disk->bitmap == NULL
+            ? NULL
+            : daemon_node_bitmap(node, disk->bitmap);
+
+    if (bitmap == NULL) {
+        return false;
+    }
+    if (bitmap->is_persistent) {
+        return manifest_base_equal(&bitmap->bases[0], &disk->base) &&
+               bitmap->bases[1].txid == NULL;
+    }
+    return disk->incremental &&
+           g_strcmp0(disk->bitmap, disk->previous_bitmap) != 0;
+}
+
+/* What became of the point's group. */
+static enum outcome outcome_of(const struct settlement *settlement,
+                               const struct manifest *point)
+{
+    enum outcome outcome = logged_outcome(settlement, point);
+
+    if (outcome == OUTCOME_UNKNOWN) {
+        outcome = jobs_outcome(settlement, point);
+    }
+    for (guint i = 0; outcome == OUTCOME_UNKNOWN && i < point->disks->len;
+         i++) {
+        if (bitmap_tells_success(settlement, point->disks->pdata[i])) {
+            outcome = OUTCOME_COMMITTED;
+        }
+    }
+    return outcome;
+}
+
+/* Bitmaps with a base say themselves what they are relative to. */
 static int distrust_all(struct settlement *settlement,
                         const struct manifest *point,
                         GError **err)
 {
     for (guint i = 0; i < point->disks->len; i++) {
         const struct manifest_disk *disk = point->disks->pdata[i];
-        if (disk->previous_bitmap == NULL) {
+        if (disk->previous_bitmap == NULL || disk->previous_base.txid != NULL ||
+            repository_is_distrusted(settlement->repository,
+                                     disk->previous_bitmap)) {
             continue;
         }
         int ret = repository_distrust(settlement->repository,
@@ -170,16 +216,59 @@ static int publish(struct settlement *settlement,
 
     if (settle_rename_bitmaps(settlement->client, *point, &why) < 0) {
         /* Their old names match no newest point: the next backup is full. */
-        tell(settlement, SETTLE_WARNING,
-             "the bitmaps of point %s keep their old names (%s)", id,
-             why->message);
+        settle_tell(settlement, SETTLE_WARNING,
+                    "the bitmaps of point %s keep their old names (%s)", id,
+                    why->message);
     }
     int ret = repository_publish(settlement->repository, point, err);
     if (ret == 0) {
-        tell(settlement, SETTLE_PUBLISHED,
-             "point %s had been committed by the daemon: published it", id);
+        settle_tell(settlement, SETTLE_PUBLISHED,
+                    "point %s had been committed by the daemon: published it",
+                    id);
     }
     return ret;
+}
+
+/* The manifest of a partial point, if it has one, and how far it came. */
+static struct manifest *read_partial(const struct repository *repository,
+                                     const char *directory,
+                                     bool *ret_prepared)
+{
+    struct manifest *point = NULL;
+
+    *ret_prepared = repository_read_manifest(repository, directory,
+                                             MANIFEST_FILE, &point, NULL) == 0;
+    if (!*ret_prepared) {
+        (void)repository_read_manifest(repository, directory, STARTED_FILE,
+                                       &point, NULL);
+    }
+    return point;
+}
+
+static int settle_unknown(struct settlement *settlement,
+                          const struct manifest *point,
+                          bool is_prepared,
+                          GError **err)
+{
+    int ret = distrust_all(settlement, point, err);
+
+    if (ret < 0) {
+        return ret;
+    }
+    if (is_prepared && point->txid != NULL) {
+        g_hash_table_add(settlement->kept, g_strdup(point->label));
+        settle_tell(settlement, SETTLE_WARNING,
+                    "it is not known whether the daemon committed point %s: "
+                    "kept it as %s, unpublished; nothing builds on it",
+                    point->point, point->directory);
+        return 0;
+    }
+    settle_tell(settlement, SETTLE_WARNING,
+                "it is not known whether the daemon committed %s: discarded "
+                "it, the next backup of its disks is full",
+                point->directory);
+    return durable_remove_directory(settlement->repository->fd,
+                                    point->directory, err);
 }
 
 /* Decides one partial point. */
@@ -187,45 +276,25 @@ static int settle_point(struct settlement *settlement,
                         const char *directory,
                         GError **err)
 {
-    g_autoptr(GError) why = NULL;
-    g_autoptr(manifest_auto) prepared = NULL;
-    g_autoptr(manifest_auto) started = NULL;
-    struct repository *repository = settlement->repository;
-    enum outcome outcome = OUTCOME_ABORTED;
-    int ret;
+    bool is_prepared;
+    g_autoptr(manifest_auto) point =
+        read_partial(settlement->repository, directory, &is_prepared);
+    enum outcome outcome =
+        point == NULL ? OUTCOME_ABORTED : outcome_of(settlement, point);
 
-    ret = repository_read_manifest(repository, directory, MANIFEST_FILE,
-                                   &prepared, &why);
-    if (ret < 0) {
-        g_clear_error(&why);
-        (void)repository_read_manifest(repository, directory, STARTED_FILE,
-                                       &started, NULL);
-    }
-    const struct manifest *point = prepared == NULL ? started : prepared;
-    if (point != NULL) {
-        outcome = outcome_of(settlement, point->label, point);
-    }
-    if (prepared != NULL && outcome == OUTCOME_COMMITTED) {
-        return publish(settlement, &prepared, err);
+    if (is_prepared && outcome == OUTCOME_COMMITTED) {
+        return publish(settlement, &point, err);
     }
     /* A group that only started cannot have been committed by us; if its
      * records say it was, someone else finalized it, and its bitmaps moved on
      * without a point. */
-    if ((prepared != NULL && outcome == OUTCOME_UNKNOWN) ||
+    if ((is_prepared && outcome == OUTCOME_UNKNOWN) ||
         outcome == OUTCOME_COMMITTED) {
-        ret = distrust_all(settlement, point, err);
-        if (ret < 0) {
-            return ret;
-        }
-        tell(settlement, SETTLE_WARNING,
-             "it is not known whether the daemon committed %s: discarded it, "
-             "the next backup of its disks is full",
-             directory);
-    } else {
-        tell(settlement, SETTLE_DISCARDED, "discarded the unfinished %s",
-             directory);
+        return settle_unknown(settlement, point, is_prepared, err);
     }
-    return durable_remove_directory(repository->fd, directory, err);
+    settle_tell(settlement, SETTLE_DISCARDED, "discarded the unfinished %s",
+                directory);
+    return durable_remove_directory(settlement->repository->fd, directory, err);
 }
 
 static int settle_points(struct settlement *settlement, GError **err)
@@ -240,86 +309,103 @@ static int settle_points(struct settlement *settlement, GError **err)
     return ret;
 }
 
-static int remove_targets(struct settlement *settlement, GError **err)
+/* A daemon that keeps no records has none of our transactions. */
+static int query_transactions(struct settlement *settlement, GError **err)
 {
-    const char *prefix = settlement->repository->prefix;
-    int ret = 0;
+    g_clear_pointer(&settlement->transactions, g_ptr_array_unref);
+    if (!settlement->features->keeps_records) {
+        settlement->transactions = g_ptr_array_new();
+        return 0;
+    }
+    return daemon_transactions_query(settlement->client,
+                                     settlement->repository->prefix,
+                                     &settlement->transactions, err);
+}
 
-    for (guint i = 0; ret == 0 && i < settlement->nodes->len; i++) {
-        const struct daemon_node *node = settlement->nodes->pdata[i];
-        if (g_str_has_prefix(node->name, prefix)) {
-            ret = qmp_command(settlement->client, "blockdev-del",
-                              json_pack("{s:s}", "node-name", node->name), NULL,
-                              err);
+static const struct daemon_transaction *find_outcome(
+    const struct settlement *settlement,
+    enum daemon_outcome outcome)
+{
+    for (guint i = 0; i < settlement->transactions->len; i++) {
+        const struct daemon_transaction *transaction =
+            settlement->transactions->pdata[i];
+        if (transaction->outcome == outcome) {
+            return transaction;
         }
     }
-    return ret;
+    return NULL;
 }
 
-/* Is this the bitmap from which the next increment of the node starts? */
-static bool is_wanted(const struct repository *repository,
-                      const char *node,
-                      const char *bitmap)
+static int end_jobs(struct settlement *settlement, GError **err)
 {
-    const struct manifest *newest = repository_newest_with(repository, node);
-    const struct manifest_disk *disk =
-        newest == NULL ? NULL : manifest_find_disk(newest, node);
-
-    return disk != NULL && g_strcmp0(disk->bitmap, bitmap) == 0 &&
-           !repository_is_distrusted(repository, bitmap);
+    g_clear_pointer(&settlement->jobs, g_ptr_array_unref);
+    return daemon_jobs_end_all(settlement->client,
+                               settlement->repository->prefix,
+                               &settlement->jobs, err);
 }
 
-static int remove_bitmaps(struct settlement *settlement,
-                          const struct daemon_node *node,
-                          GError **err)
+/* Waits, within limits, until no outcome can change any more. */
+static int wait_final(struct settlement *settlement, GError **err)
 {
-    const struct repository *repository = settlement->repository;
-    int ret = 0;
+    int64_t deadline_us = g_get_monotonic_time() + SETTLE_US;
+    bool said = false;
 
-    for (guint i = 0; ret == 0 && i < node->bitmaps->len; i++) {
-        const struct daemon_bitmap *bitmap = node->bitmaps->pdata[i];
-        if (bitmap->is_busy ||
-            !g_str_has_prefix(bitmap->name, repository->prefix) ||
-            is_wanted(repository, node->name, bitmap->name)) {
-            continue;
+    for (;;) {
+        int ret = query_transactions(settlement, err);
+        if (ret == 0 &&
+            find_outcome(settlement, DAEMON_OUTCOME_IN_DOUBT) == NULL) {
+            ret = end_jobs(settlement, err);
+            ret = ret < 0 ? ret : query_transactions(settlement, err);
         }
-        ret = qmp_command(
-            settlement->client, "block-dirty-bitmap-remove",
-            json_pack("{s:s, s:s}", "node", node->name, "name", bitmap->name),
-            NULL, err);
+        if (ret < 0) {
+            return ret;
+        }
+        const struct daemon_transaction *doubt =
+            find_outcome(settlement, DAEMON_OUTCOME_IN_DOUBT);
+        const struct daemon_transaction *unsettled =
+            doubt == NULL ? find_outcome(settlement, DAEMON_OUTCOME_OPEN)
+                          : doubt;
+        if (unsettled == NULL) {
+            return 0;
+        }
+        const char *reason = doubt == NULL || doubt->reason == NULL
+                                 ? "it has not ended"
+                                 : doubt->reason;
+        if (g_get_monotonic_time() > deadline_us) {
+            return error_set(err, -ETIMEDOUT,
+                             "the outcome of %s is not decided yet (%s)",
+                             unsettled->id, reason);
+        }
+        if (doubt != NULL && !said) {
+            settle_tell(settlement, SETTLE_WARNING,
+                        "the daemon is in doubt about the outcome of %s (%s): "
+                        "waiting, a minute at most",
+                        doubt->id, reason);
+            said = true;
+        }
+        ret = daemon_jobs_pause(settlement->client, err);
+        if (ret < 0) {
+            return ret;
+        }
     }
-    return ret;
-}
-
-static int clean_daemon(struct settlement *settlement, GError **err)
-{
-    int ret = daemon_jobs_dismiss_all(settlement->client,
-                                      settlement->repository->prefix, err);
-
-    if (ret == 0) {
-        g_clear_pointer(&settlement->nodes, g_ptr_array_unref);
-        ret = daemon_nodes_query(settlement->client, &settlement->nodes, err);
-    }
-    if (ret == 0) {
-        ret = remove_targets(settlement, err);
-    }
-    for (guint i = 0; ret == 0 && i < settlement->nodes->len; i++) {
-        ret = remove_bitmaps(settlement, settlement->nodes->pdata[i], err);
-    }
-    return ret;
 }
 
 int settle(struct repository *repository,
            struct qmp_client *client,
+           const struct daemon_features *features,
            settle_say_fn say,
            void *opaque,
            GError **err)
 {
     struct settlement settlement = {
-        .repository = repository, .client = client, .say = say, .opaque = opaque
+        .repository = repository,
+        .client = client,
+        .features = features,
+        .kept = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL),
+        .say = say,
+        .opaque = opaque,
     };
-    int ret =
-        daemon_jobs_end_all(client, repository->prefix, &settlement.jobs, err);
+    int ret = wait_final(&settlement, err);
 
     if (ret == 0) {
         ret = daemon_nodes_query(client, &settlement.nodes, err);
@@ -328,12 +414,14 @@ int settle(struct repository *repository,
         ret = settle_points(&settlement, err);
     }
     if (ret == 0) {
-        ret = clean_daemon(&settlement, err);
+        ret = settle_clean(&settlement, err);
     }
     if (ret < 0) {
         g_prefix_error(err, "cannot put right what an earlier run left: ");
     }
     g_clear_pointer(&settlement.jobs, g_ptr_array_unref);
     g_clear_pointer(&settlement.nodes, g_ptr_array_unref);
+    g_clear_pointer(&settlement.transactions, g_ptr_array_unref);
+    g_hash_table_unref(settlement.kept);
     return ret;
 }

@@ -11,8 +11,12 @@
 
 #include <glib.h>
 
+#include "cli/daemon_features.h"
 #include "cli/qmp_client.h"
 #include "repo/repository.h"
+
+/* How long cancelled jobs, and outcomes in doubt, are waited for. */
+#define SETTLE_US INT64_C(60000000)
 
 enum settle_news {
     SETTLE_DISCARDED, /* a point that had not come to its end */
@@ -25,11 +29,17 @@ typedef void (*settle_say_fn)(void *opaque,
                               enum settle_news news,
                               const char *sentence);
 
-/* After this the daemon has no job and no target node of this repository and
- * only those of its bitmaps that the newest points name; the repository has no
- * partial point. A point whose group turns out to be committed is published. */
+/* After this the daemon has no job and no target node of this repository, only
+ * those of its bitmaps that the newest points name, and no record that is not
+ * acknowledged. A point whose group turns out to be committed is published. The
+ * repository has no partial points but those whose outcome the daemon, which
+ * should have a record of it, does not know: nothing builds on these.
+ *
+ * -ETIMEDOUT: an outcome is in doubt, or a job does not end; nothing of that
+ * point was changed. */
 int settle(struct repository *repository,
            struct qmp_client *client,
+           const struct daemon_features *features,
            settle_say_fn say,
            void *opaque,
            GError **err);

@@ -18,7 +18,9 @@
 static const char description[] =
     "Tells how many points there are, which is the newest, who holds the lock\n"
     "and what an interrupted run left for the next one to put right. With --qmp\n"
-    "also what the next backup would do with each disk. Changes nothing.\n"
+    "also what the next backup would do with each disk: whether its record of\n"
+    "changes is persistent (or in memory), the point that it is relative to, and\n"
+    "how much was marked after a crash, to be safe. Changes nothing.\n"
     "\n"
     "Example:\n"
     "  cohort status /backups/web --qmp /run/cohortd.sock\n";
@@ -31,18 +33,69 @@ struct status {
     GPtrArray *nodes;      /* struct daemon_node *; NULL likewise */
 };
 
+/* The bitmap that says what changed since the newest point of the disk, also if
+ * it is of no use; NULL: there is none. */
+static const struct daemon_bitmap *find_record(const struct status *status,
+                                               const struct manifest_disk *disk)
+{
+    const struct daemon_node *node =
+        daemon_nodes_find(status->nodes, disk->node);
+    const struct manifest *newest =
+        repository_newest_with(status->repository, disk->node);
+    const struct manifest_disk *last =
+        newest == NULL ? NULL : manifest_find_disk(newest, disk->node);
+
+    return node == NULL || last == NULL || last->bitmap == NULL
+               ? NULL
+               : daemon_node_bitmap(node, last->bitmap);
+}
+
+static const char *record_kind(const struct daemon_bitmap *bitmap)
+{
+    if (bitmap == NULL) {
+        return "none";
+    }
+    return bitmap->is_persistent ? "persistent" : "memory";
+}
+
+/* The point that a bitmap of this disk is relative to; NULL: none here. */
+static const char *base_point(const struct status *status,
+                              const struct manifest_disk *disk,
+                              const struct daemon_bitmap *bitmap)
+{
+    const GPtrArray *points = status->repository->points;
+
+    if (!bitmap->is_persistent) {
+        return disk->previous;
+    }
+    for (guint i = points->len; i > 0; i--) {
+        const struct manifest *point = points->pdata[i - 1];
+        const struct manifest_disk *held =
+            manifest_find_disk(point, disk->node);
+        if (held != NULL && daemon_bitmap_has_base(bitmap, &held->base)) {
+            return point->point;
+        }
+    }
+    return NULL;
+}
+
 /* How much an increment would hold now. */
 static uint64_t dirty_bytes(const struct status *status,
                             const struct manifest_disk *disk)
 {
-    const struct daemon_node *node =
-        daemon_nodes_find(status->nodes, disk->node);
     const struct daemon_bitmap *bitmap =
-        node == NULL || disk->previous_bitmap == NULL
-            ? NULL
-            : daemon_node_bitmap(node, disk->previous_bitmap);
+        disk->incremental ? find_record(status, disk) : NULL;
 
     return bitmap == NULL ? disk->size : bitmap->dirty_bytes;
+}
+
+static json_t *base_to_json(const struct daemon_bitmap *bitmap)
+{
+    if (bitmap == NULL || bitmap->bases[0].txid == NULL) {
+        return json_null();
+    }
+    return json_pack("{s:s, s:s}", "txid", bitmap->bases[0].txid, "disk",
+                     bitmap->bases[0].disk);
 }
 
 static json_t *next_to_json(const struct status *status)
@@ -51,11 +104,18 @@ static json_t *next_to_json(const struct status *status)
 
     for (guint i = 0; i < status->next->disks->len; i++) {
         const struct manifest_disk *disk = status->next->disks->pdata[i];
-        json_t *item =
-            json_pack("{s:s, s:s, s:s, s:I, s:I}", "node", disk->node, "kind",
-                      disk->incremental ? "incremental" : "full", "reason",
-                      disk->reason, "size", (json_int_t)disk->size, "to-copy",
-                      (json_int_t)dirty_bytes(status, disk));
+        const struct daemon_bitmap *bitmap = find_record(status, disk);
+        json_t *item = json_pack(
+            "{s:s, s:s, s:s, s:I, s:I, s:s, s:o, s:s?, s:o}", "node",
+            disk->node, "kind", disk->incremental ? "incremental" : "full",
+            "reason", disk->reason, "size", (json_int_t)disk->size, "to-copy",
+            (json_int_t)dirty_bytes(status, disk), "record",
+            record_kind(bitmap), "base", base_to_json(bitmap), "base-point",
+            bitmap == NULL ? NULL : base_point(status, disk, bitmap),
+            "recovered",
+            bitmap != NULL && bitmap->is_recovered
+                ? json_integer((json_int_t)bitmap->recovered_bytes)
+                : json_null());
         g_assert(item != NULL && json_array_append_new(disks, item) == 0);
     }
     return disks;
@@ -81,23 +141,42 @@ static void print_json(const struct status *status)
                   status->next == NULL ? NULL : next_to_json(status)));
 }
 
+static void print_disk(const struct status *status,
+                       const struct manifest_disk *disk,
+                       struct table *table)
+{
+    const struct daemon_bitmap *bitmap = find_record(status, disk);
+    const char *base = bitmap == NULL ? NULL : base_point(status, disk, bitmap);
+    g_autofree char *size =
+        g_format_size_full(disk->size, G_FORMAT_SIZE_IEC_UNITS);
+    g_autofree char *dirty =
+        g_format_size_full(dirty_bytes(status, disk), G_FORMAT_SIZE_IEC_UNITS);
+    g_autofree char *recovered =
+        bitmap == NULL || !bitmap->is_recovered
+            ? g_strdup("-")
+            : g_format_size_full(bitmap->recovered_bytes,
+                                 G_FORMAT_SIZE_IEC_UNITS);
+    const char *const cells[] = { disk->node,
+                                  disk->incremental ? "incremental" : "full",
+                                  size,
+                                  dirty,
+                                  record_kind(bitmap),
+                                  base == NULL ? "-" : base,
+                                  recovered,
+                                  disk->reason };
+
+    table_add(table, cells);
+}
+
 static void print_next(const struct status *status)
 {
-    static const char *const columns[] = { "DISK",     "NEXT",   "SIZE>",
-                                           "TO COPY>", "REASON", NULL };
+    static const char *const columns[] = { "DISK",       "NEXT",   "SIZE>",
+                                           "TO COPY>",   "RECORD", "BASE",
+                                           "RECOVERED>", "REASON", NULL };
     struct table *table = table_new(columns);
 
     for (guint i = 0; i < status->next->disks->len; i++) {
-        const struct manifest_disk *disk = status->next->disks->pdata[i];
-        g_autofree char *size =
-            g_format_size_full(disk->size, G_FORMAT_SIZE_IEC_UNITS);
-        g_autofree char *dirty = g_format_size_full(dirty_bytes(status, disk),
-                                                    G_FORMAT_SIZE_IEC_UNITS);
-        const char *const cells[] = { disk->node,
-                                      disk->incremental ? "incremental"
-                                                        : "full",
-                                      size, dirty, disk->reason };
-        table_add(table, cells);
+        print_disk(status, status->next->disks->pdata[i], table);
     }
     table_print(table);
 }
@@ -134,15 +213,20 @@ static int ask_daemon(struct status *status,
                       GError **err)
 {
     g_autoptr(qmp_client_auto) client = NULL;
+    struct daemon_features features = { 0 };
     int ret = qmp_client_connect(address, TIMEOUT_MS, interrupt, &client, err);
 
     if (ret == 0) {
         ret = daemon_nodes_query(client, &status->nodes, err);
     }
     if (ret == 0) {
-        ret = plan_point(status->repository, client, NULL, false, &status->next,
-                         err);
+        ret = daemon_features_query(client, &features, err);
     }
+    if (ret == 0) {
+        ret = plan_point(status->repository, client, &features, NULL, false,
+                         &status->next, err);
+    }
+    daemon_features_clear(&features);
     return ret;
 }
 

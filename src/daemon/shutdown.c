@@ -120,6 +120,7 @@ void co_shutdown(struct daemon *daemon)
     shutdown->stage = SHUTDOWN_JOBS;
     coordinator_let_go(engine->coordinator);
     co_job_cancel_all(engine->jobs);
+    co_coordinator_drain(engine->coordinator);
     shutdown->stage = SHUTDOWN_NODES;
     co_block_graph_lock(engine->graph);
     co_block_del_all(engine->graph);

@@ -2,8 +2,8 @@
 /*
  * Reading, writing and flushing a file.
  *
- * Cached requests up to 64 KiB are done inline when they need not wait: what
- * the page cache holds is read with RWF_NOWAIT; writes go with RWF_NOWAIT where
+ * Cached requests that are not too long are done inline when they need not wait:
+ * what the page cache holds is read with RWF_NOWAIT; writes go with RWF_NOWAIT where
  * the file system takes it, else as plain writes on local disks. A plain write
  * that took long (throttled by the kernel, most likely) sends the following
  * ones to io_uring for a while, so that one slow disk does not hold up the
@@ -41,7 +41,7 @@ int file_try_read(struct block_node *node,
 {
     struct file_state *state = block_state(node);
 
-    if (state->direct || bytes > FILE_INLINE_BYTES) {
+    if (state->direct || bytes > FILE_INLINE_READ_BYTES) {
         return -EAGAIN;
     }
     file_ahead_note(state, offset, bytes);
@@ -81,7 +81,7 @@ int file_try_write(struct block_node *node,
     struct file_state *state = block_state(node);
     ssize_t count = -EAGAIN;
 
-    if (state->direct || bytes > FILE_INLINE_BYTES) {
+    if (state->direct || bytes > FILE_INLINE_WRITE_BYTES) {
         return -EAGAIN;
     }
     switch (state->inline_writes) {

@@ -10,8 +10,9 @@
 #include "loop/co_lock.h"
 #include "loop/offload.h"
 
-/* Cached requests up to this size are done inline if they can be. */
-#define FILE_INLINE_BYTES (64 * KIB)
+/* Cached requests up to these sizes are done inline if they can be. */
+#define FILE_INLINE_READ_BYTES  (256 * KIB)
+#define FILE_INLINE_WRITE_BYTES (64 * KIB)
 
 /* How a cached write can be done without leaving the thread. */
 enum file_inline_writes {

@@ -30,7 +30,7 @@ struct durable_group {
     struct group_commit *commit;
     GPtrArray *nodes;             /* struct durable_node, owned */
     enum tracker_outcome verdict; /* TRACKER_PENDING: not decided yet */
-    struct job_txn *txn;          /* while it decides; NULL: without jobs */
+    struct job_txn *txn;          /* while it decides */
 };
 
 /* Room that a tracking file needs for a bitmap to come. */
@@ -266,22 +266,20 @@ static void co_settle_all(struct durable_group *group)
 
 /* --- Deciding ---------------------------------------------------------------------- */
 
-/* Jobs wait for certainty. A command without jobs does not: nobody else would be
- * served; its bitmaps keep everything. */
-static bool on_doubt(void *opaque, const GError *why)
+static bool tell_jobs(void *opaque, const GError *why)
 {
     struct durable_group *group = opaque;
 
-    if (group->txn != NULL) {
-        job_txn_set_doubt(group->txn, why);
-    }
-    return group->txn != NULL;
+    job_txn_set_doubt(group->txn, why);
+    return true;
 }
 
 static enum tracker_outcome co_decide_record(struct durable_group *group,
+                                             group_doubt_fn doubt,
+                                             void *opaque,
                                              GError **err)
 {
-    switch (co_group_commit_decide(group->commit, on_doubt, group, err)) {
+    switch (co_group_commit_decide(group->commit, doubt, opaque, err)) {
     case 0: return TRACKER_COMMITTED;
     case -EINPROGRESS: return TRACKER_UNKNOWN;
     default: return TRACKER_ABORTED;
@@ -310,7 +308,7 @@ static enum job_txn_verdict co_decide(struct job_txn_decider *decider,
     struct durable_group *group = group_of(decider);
 
     group->txn = txn;
-    group->verdict = co_decide_record(group, err);
+    group->verdict = co_decide_record(group, tell_jobs, group, err);
     group->txn = NULL;
     switch (group->verdict) {
     case TRACKER_COMMITTED: return JOB_TXN_COMMIT;
@@ -344,23 +342,40 @@ struct job_txn_decider *durable_group_decider(struct durable_group *group)
     return &group->decider;
 }
 
-int co_durable_group_decide(struct durable_group **group, GError **err)
+static int result_of(enum tracker_outcome verdict)
 {
-    struct durable_group *decided = g_steal_pointer(group);
+    switch (verdict) {
+    case TRACKER_COMMITTED: return 0;
+    case TRACKER_ABORTED: return -EIO;
+    case TRACKER_UNKNOWN:
+    case TRACKER_PENDING: break;
+    }
+    return -EINPROGRESS;
+}
+
+int co_durable_group_decide(struct durable_group *group,
+                            group_doubt_fn doubt,
+                            void *opaque,
+                            GError **err)
+{
     int ret;
 
-    group_commit_set_pending(decided->commit);
-    ret = co_group_commit_prepare(decided->commit, err);
+    group_commit_set_pending(group->commit);
+    ret = co_group_commit_prepare(group->commit, err);
     if (ret < 0) {
-        group_commit_abort(decided->commit);
-        decided->verdict = TRACKER_ABORTED;
+        group_commit_abort(group->commit);
+        group->verdict = TRACKER_ABORTED;
     } else {
-        decided->verdict = co_decide_record(decided, err);
-        ret = decided->verdict == TRACKER_COMMITTED ? 0 : -EIO;
+        group->verdict = co_decide_record(group, doubt, opaque, err);
+        ret = result_of(group->verdict);
     }
-    co_settle_all(decided);
-    co_free_group(decided);
+    co_settle_all(group);
     return ret;
+}
+
+void co_durable_group_end(struct durable_group **group)
+{
+    co_free_group(g_steal_pointer(group));
 }
 
 /* --- Making ------------------------------------------------------------------------ */

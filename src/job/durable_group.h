@@ -77,8 +77,14 @@ void co_durable_cut_discard(struct durable_cut **cut);
 
 /* Owned by the job transaction; frees the group at its end. */
 struct job_txn_decider *durable_group_decider(struct durable_group *group);
-/* Without jobs: prepares, decides, settles, and frees the group. A failure means
- * that all parts were settled as aborted, or, in doubt, as unknown. */
-int co_durable_group_decide(struct durable_group **group, GError **err);
+/* Without jobs: prepares, decides, settles. A failure means that all parts were
+ * settled as aborted, or (-EINPROGRESS: let go in doubt) as unknown. While it is in
+ * doubt it waits; `doubt` is called once, and returns true. */
+int co_durable_group_decide(struct durable_group *group,
+                            group_doubt_fn doubt,
+                            void *opaque,
+                            GError **err);
+/* After that: frees it. */
+void co_durable_group_end(struct durable_group **group);
 
 #endif

@@ -103,6 +103,13 @@ void co_coordinator_close(struct coordinator *coordinator)
     g_free(coordinator);
 }
 
+void co_coordinator_drain(struct coordinator *coordinator)
+{
+    while (coordinator->groups > 0) {
+        co_queue_wait(&coordinator->idle);
+    }
+}
+
 void coordinator_let_go(struct coordinator *coordinator)
 {
     coordinator->lets_go = true;

@@ -221,6 +221,7 @@ void co_group_commit_end(struct group_commit **group)
     struct known_transaction *known = ended->known;
 
     ended->coordinator->groups--;
+    co_queue_wake_all(&ended->coordinator->idle);
     if (!ended->begun) {
         commit_transaction_free(known->transaction);
         g_free(known);

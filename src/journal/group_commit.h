@@ -133,8 +133,14 @@ void group_commit_abort(struct group_commit *group);
  * be told later stays with the coordinator. */
 void co_group_commit_end(struct group_commit **group);
 
+/* Waits until no group is left. */
+void co_coordinator_drain(struct coordinator *coordinator);
 /* Shut-down: groups in doubt wait no longer; they stay undecided on disk. */
 void coordinator_let_go(struct coordinator *coordinator);
+
+/* Makes sure that there is a state directory where outcomes can be written down,
+ * or says why there is none. */
+int co_coordinator_ensure(struct coordinator *coordinator, GError **err);
 
 /* x-cohort-query-transactions: all, latest first, or those of a client's id, or
  * the one with a txid (text). A new list of TransactionInfo. */

@@ -31,7 +31,7 @@ struct coordinator {
 
     GByteArray *acknowledged; /* records to be written */
     bool writes_acknowledged;
-    struct co_queue idle; /* woken when that ends */
+    struct co_queue idle; /* woken when that ends, and when a group does */
 
     bool lets_go;
     struct co_queue doubters; /* woken when that is set */
@@ -51,8 +51,6 @@ struct group_participant {
     void *opaque;
 };
 
-/* Opens the state directory unless it is open, and makes it if it must. */
-int co_coordinator_ensure(struct coordinator *coordinator, GError **err);
 /* Takes it off the list if nobody will ask for it again; true: it did. */
 bool coordinator_drop_if_over(struct known_transaction *known);
 

@@ -126,6 +126,48 @@ static char *name_of(const struct journal_id *run, const char *suffix)
     return g_strdup_printf(PREFIX "%s%s", text, suffix);
 }
 
+/* --- Retired runs -------------------------------------------------------------------- */
+
+static int read_retired_record(void *opaque,
+                               struct commit_record *record,
+                               GError **err)
+{
+    GArray *retired = opaque;
+
+    if (record->type != COMMIT_RECORD_RETIRED) {
+        return error_set(err, -EINVAL, "It has a record of another kind");
+    }
+    g_array_append_val(retired, record->txid);
+    return 0;
+}
+
+/* A list that cannot be read is as good as none: its runs are unknown then. */
+static void co_read_retired(struct scan *scan)
+{
+    g_autoptr(GByteArray) content = NULL;
+    struct commit_header header;
+    struct commit_file_end end;
+
+    if (co_state_directory_get(scan->directory, RETIRED_NAME,
+                               COMMIT_FILE_BYTES_MAX, &content, NULL) == 0 &&
+        commit_file_parse(content->data, content->len, RETIRED_NAME,
+                          read_retired_record, scan->retired, &header, &end,
+                          NULL) < 0) {
+        g_array_set_size(scan->retired, 0);
+    }
+}
+
+static bool is_retired(const struct scan *scan, const struct journal_id *run)
+{
+    for (guint i = 0; i < scan->retired->len; i++) {
+        if (journal_id_equal(
+                &g_array_index(scan->retired, struct journal_id, i), run)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* --- One run ------------------------------------------------------------------------ */
 
 /* `*ret_lock`: of a dead run, NULL if it has no such file. */
@@ -179,6 +221,16 @@ static void co_remove_log(struct scan *scan, const struct run_files *files)
     }
 }
 
+/* A run on the list of retired ones is over, whatever lies about of it: a power cut
+ * may have brought back its log without what was sealed of it. */
+static void co_remove_all(struct scan *scan, const struct run_files *files)
+{
+    g_autofree char *sealed_name = name_of(&files->run, ".sealed");
+
+    co_remove_log(scan, files);
+    (void)co_state_directory_remove(scan->directory, sealed_name, NULL);
+}
+
 /* A dead run: sealed, and its log removed. */
 static int co_take_in(struct scan *scan,
                       const struct run_files *files,
@@ -217,54 +269,16 @@ static int co_take_in_if_dead(struct scan *scan,
     int ret = co_is_alive(scan, files, &lock, err);
 
     g_array_sort(files->parts, compare_parts);
-    if (ret == 0 && !files->is_alive) {
+    if (ret == 0 && !files->is_alive && is_retired(scan, &files->run)) {
+        co_remove_all(scan, files);
+    } else if (ret == 0 && !files->is_alive) {
         ret = co_take_in(scan, files, err);
     }
     co_storage_close(&lock);
     return ret;
 }
 
-/* --- Retired runs -------------------------------------------------------------------- */
-
-static int read_retired_record(void *opaque,
-                               struct commit_record *record,
-                               GError **err)
-{
-    GArray *retired = opaque;
-
-    if (record->type != COMMIT_RECORD_RETIRED) {
-        return error_set(err, -EINVAL, "It has a record of another kind");
-    }
-    g_array_append_val(retired, record->txid);
-    return 0;
-}
-
-/* A list that cannot be read is as good as none: its runs are unknown then. */
-static void co_read_retired(struct scan *scan)
-{
-    g_autoptr(GByteArray) content = NULL;
-    struct commit_header header;
-    struct commit_file_end end;
-
-    if (co_state_directory_get(scan->directory, RETIRED_NAME,
-                               COMMIT_FILE_BYTES_MAX, &content, NULL) == 0 &&
-        commit_file_parse(content->data, content->len, RETIRED_NAME,
-                          read_retired_record, scan->retired, &header, &end,
-                          NULL) < 0) {
-        g_array_set_size(scan->retired, 0);
-    }
-}
-
-static bool is_retired(const struct scan *scan, const struct journal_id *run)
-{
-    for (guint i = 0; i < scan->retired->len; i++) {
-        if (journal_id_equal(
-                &g_array_index(scan->retired, struct journal_id, i), run)) {
-            return true;
-        }
-    }
-    return false;
-}
+/* --- Purging --------------------------------------------------------------------- */
 
 static int co_write_retired(struct scan *scan, GError **err)
 {
@@ -507,11 +521,6 @@ static int compare_times(gconstpointer a, gconstpointer b)
                                            : one->began_us < other->began_us;
 }
 
-static void free_transaction(gpointer transaction)
-{
-    commit_transaction_free(transaction);
-}
-
 int co_outcome_list(struct state_directory *directory,
                     GPtrArray **ret_transactions,
                     GError **err)
@@ -522,7 +531,8 @@ int co_outcome_list(struct state_directory *directory,
     if (ret < 0) {
         return ret;
     }
-    *ret_transactions = g_ptr_array_new_with_free_func(free_transaction);
+    *ret_transactions =
+        g_ptr_array_new_with_free_func((GDestroyNotify)commit_transaction_free);
     for (guint i = 0; i < scan.sealed->len; i++) {
         struct sealed_run *run = g_ptr_array_index(scan.sealed, i);
 

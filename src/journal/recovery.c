@@ -398,6 +398,7 @@ static int co_recover_consistent(struct recovery *recovery,
     if (ret == 0) {
         entry->base = stored->base;
         entry->change = stored->change;
+        entry->is_recovered = !recovery->superblock->is_clean;
         if (stored->change.kind != TRACKER_CHANGE_NONE) {
             outcome = co_ask(recovery, &stored->change);
         }

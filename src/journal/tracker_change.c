@@ -290,6 +290,10 @@ void tracker_settle(struct tracker *tracker,
 
         if (!entry->gone && entry->change.kind != TRACKER_CHANGE_NONE &&
             journal_id_equal(&entry->change.txid, txid)) {
+            if (entry->change.kind == TRACKER_CHANGE_JOB &&
+                outcome == TRACKER_COMMITTED) {
+                entry->is_recovered = false; /* the backup took them */
+            }
             tracked_settle(entry, outcome);
             found = true;
         }
@@ -334,7 +338,7 @@ void tracked_describe(struct tracked *entry)
         describe_point(&entry->base.points[1], base);
     }
     json_dict_set(details, "x-cohort-base", base);
-    if (tracker->recovered_regions > 0) {
+    if (entry->is_recovered && tracker->recovered_regions > 0) {
         struct json_value *recovered = json_dict_new();
 
         json_dict_set_uint(recovered, "regions", tracker->recovered_regions);

@@ -39,6 +39,7 @@ struct tracked {
     struct tracker *tracker;
     struct dirty_bitmap *bitmap; /* borrowed; not to be used once gone */
     bool gone;                   /* removed; goes with the next flip */
+    bool is_recovered; /* bits of it may be from marking after a crash */
     uint32_t id;
     struct bitmap_base base;
     struct tracked_change change;

@@ -29,10 +29,13 @@
 /* One receive takes as much as this. */
 #define RECEIVE_BYTES (256 * KIB)
 /* Replies that one batch of inline requests can collect. */
-#define ARENA_BYTES (256 * KIB)
-/* Longer requests are not executed inline, and a longer payload is received
- * into a buffer of its own. */
+#define ARENA_BYTES (512 * KIB)
+/* A longer payload is received into a buffer of its own. */
 #define INLINE_BYTES_MAX (64 * KIB)
+/* Reads up to this size are tried inline: into the arena, which stays in the
+ * processor's cache, and out of it again before the next ones come. Buffers of
+ * their own would be fetched from memory twice. */
+#define INLINE_READ_BYTES_MAX (256 * KIB)
 /* Buffers in use and buffers kept for the next request, per connection. */
 #define BUFFER_BYTES_MAX      (2 * LIMIT_NBD_PAYLOAD_BYTES)
 #define BUFFER_KEEP_BYTES_MAX (8 * MIB)
@@ -45,7 +48,7 @@
 
 _Static_assert(RECEIVE_BYTES >= 2 * (NBD_REQUEST_BYTES + INLINE_BYTES_MAX),
                "a whole inline request fits into the receive buffer");
-_Static_assert(ARENA_BYTES >= READ_HEADER_BYTES_MAX + INLINE_BYTES_MAX,
+_Static_assert(ARENA_BYTES >= READ_HEADER_BYTES_MAX + INLINE_READ_BYTES_MAX,
                "the reply of any inline request fits into the arena");
 
 /* A request as it came over the wire. */

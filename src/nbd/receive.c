@@ -174,7 +174,7 @@ static enum nbd_need execute_read(struct nbd_connection *connection,
     uint8_t *to;
     int ret;
 
-    if (header->length > INLINE_BYTES_MAX) {
+    if (header->length > INLINE_READ_BYTES_MAX) {
         return defer(connection, header, header->length);
     }
     to = nbd_arena_reserve(connection, REPLY_HEADER_BYTES_MAX + header->length);

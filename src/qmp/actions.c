@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "job/job_txn.h"
+#include "qmp/action_changes.h"
 #include "qmp/action_record.h"
 #include "qmp/action_tracking.h"
 
@@ -125,35 +126,13 @@ static void start_jobs(const struct action_context *context,
     }
 }
 
-/* Changes of persistent bitmaps that are no part of a group of jobs: one record,
- * now. If it cannot be made the changes are undone. */
-static int co_decide_changes(struct action_context *context, GError **err)
-{
-    int ret = context->group == NULL
-                  ? 0
-                  : co_durable_group_decide(&context->group, err);
-
-    for (guint i = 0; i < context->companions->len; i++) {
-        struct job_txn_companion *companion =
-            g_ptr_array_index(context->companions, i);
-
-        if (ret == 0) {
-            companion->co_commit(companion);
-        } else {
-            companion->co_abort(companion);
-        }
-    }
-    g_ptr_array_set_size(context->companions, 0);
-    return ret;
-}
-
 /* The instant is over. */
 static int co_go_on(struct action_context *context,
                     const struct transaction_report *report,
                     GError **err)
 {
     g_autoptr(GPtrArray) ids = g_ptr_array_new_with_free_func(g_free);
-    int ret = context->grouped ? 0 : co_decide_changes(context, err);
+    int ret = context->grouped ? 0 : co_action_changes_decide(context, err);
 
     for (guint i = 0; i < context->jobs->len; i++) {
         g_ptr_array_add(ids,

@@ -165,6 +165,19 @@ static int co_prepare_new(struct bitmap_action *self,
                        : 0;
 }
 
+/* Its own file, and a place to write down what becomes of its changes: every
+ * job that consumes it needs one. */
+static int co_ensure_kept(struct engine *engine,
+                          struct block_node *node,
+                          GError **err)
+{
+    int ret = engine->coordinator == NULL
+                  ? 0
+                  : co_coordinator_ensure(engine->coordinator, err);
+
+    return ret < 0 ? ret : co_tracking_ensure(engine->tracking, node, err);
+}
+
 static int co_prepare_add(struct transaction_action *action,
                           struct transaction *transaction,
                           GError **err)
@@ -208,8 +221,7 @@ static int co_prepare_add(struct transaction_action *action,
         ret = image_bitmaps_check_new(self->node, name,
                                       entry->granularity_bytes, err);
         if (ret == 0) {
-            ret = co_tracking_ensure(self->context->engine->tracking,
-                                     self->node, err);
+            ret = co_ensure_kept(self->context->engine, self->node, err);
         }
         entry->is_persistent = ret == 0;
     }

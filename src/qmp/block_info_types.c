@@ -61,7 +61,8 @@ static const struct schema_member dirty_info_members[] = {
              "two: it serves either." },
     { .name = "x-cohort-recovered",
       .type = &recovered_type,
-      .doc = "Of a persistent bitmap: present if the daemon had crashed." },
+      .doc = "Of a persistent bitmap: present if the daemon had crashed, "
+             "until a backup has taken what was marked." },
     { .name = NULL },
 };
 static const struct schema_type dirty_info_type = {

@@ -10,6 +10,31 @@
 
 #define FORMAT_NAME    "cohort-point"
 #define FORMAT_VERSION 1
+/* Of the daemon's ids of transactions and disks. */
+#define ID_DIGITS 32
+
+static void base_clear(struct manifest_base *base)
+{
+    g_clear_pointer(&base->txid, g_free);
+    g_clear_pointer(&base->disk, g_free);
+}
+
+void manifest_base_set(struct manifest_base *base,
+                       const char *txid,
+                       const char *disk)
+{
+    base_clear(base);
+    base->txid = g_strdup(txid);
+    base->disk = g_strdup(disk);
+}
+
+bool manifest_base_equal(const struct manifest_base *one,
+                         const struct manifest_base *other)
+{
+    return one->txid != NULL && other->txid != NULL &&
+           strcmp(one->txid, other->txid) == 0 &&
+           strcmp(one->disk, other->disk) == 0;
+}
 
 static void disk_free(void *pointer)
 {
@@ -22,6 +47,8 @@ static void disk_free(void *pointer)
     g_free(disk->previous_bitmap);
     g_free(disk->job);
     g_free(disk->hash_root);
+    base_clear(&disk->base);
+    base_clear(&disk->previous_base);
     g_free(disk);
 }
 
@@ -42,6 +69,7 @@ void manifest_free(struct manifest *manifest)
     g_free(manifest->directory);
     g_free(manifest->repository);
     g_free(manifest->label);
+    g_free(manifest->txid);
     g_free(manifest->not_before);
     g_free(manifest->not_after);
     g_free(manifest->tool);
@@ -95,6 +123,18 @@ static void set_number(json_t *object, const char *key, uint64_t value)
         json_object_set_new(object, key, json_integer((json_int_t)value)) == 0);
 }
 
+static void set_base(json_t *object,
+                     const char *key,
+                     const struct manifest_base *base)
+{
+    json_t *item =
+        base->txid == NULL
+            ? json_null()
+            : json_pack("{s:s, s:s}", "txid", base->txid, "disk", base->disk);
+
+    g_assert(item != NULL && json_object_set_new(object, key, item) == 0);
+}
+
 static json_t *disk_to_json(const struct manifest_disk *disk)
 {
     g_autofree char *image = manifest_image_name(disk);
@@ -112,6 +152,8 @@ static json_t *disk_to_json(const struct manifest_disk *disk)
     set_number(object, "changed-bytes", disk->changed_bytes);
     set_string(object, "bitmap", disk->bitmap);
     set_string(object, "previous-bitmap", disk->previous_bitmap);
+    set_base(object, "base", &disk->base);
+    set_base(object, "previous-base", &disk->previous_base);
     set_string(object, "job", disk->job);
     return object;
 }
@@ -128,6 +170,7 @@ char *manifest_write(const struct manifest *manifest)
     set_string(root, "repository", manifest->repository);
     set_number(root, "sequence", manifest->sequence);
     set_string(root, "label", manifest->label);
+    set_string(root, "txid", manifest->txid);
     set_string(root, "not-before", manifest->not_before);
     set_string(root, "not-after", manifest->not_after);
     set_string(root, "tool", manifest->tool);
@@ -164,6 +207,45 @@ static bool take_string(const json_t *object,
     (void)error_set(err, -EINVAL, "its '%s' is missing or no short string",
                     key);
     return false;
+}
+
+/* As take_string(); an id of the daemon's, or what older points lack. */
+static bool take_id(const json_t *object,
+                    const char *key,
+                    char **ret_value,
+                    GError **err)
+{
+    const json_t *value = json_object_get(object, key);
+
+    if (value == NULL || json_is_null(value)) {
+        return true;
+    }
+    if (!json_is_string(value) ||
+        !hex_is_legal(json_string_value(value), ID_DIGITS)) {
+        (void)error_set(err, -EINVAL, "its '%s' is no id of %d digits", key,
+                        ID_DIGITS);
+        return false;
+    }
+    *ret_value = g_strdup(json_string_value(value));
+    return true;
+}
+
+static bool take_base(const json_t *object,
+                      const char *key,
+                      struct manifest_base *base,
+                      GError **err)
+{
+    const json_t *value = json_object_get(object, key);
+
+    if (!take_id(value, "txid", &base->txid, err) ||
+        !take_id(value, "disk", &base->disk, err)) {
+        return false;
+    }
+    if ((base->txid == NULL) != (base->disk == NULL)) {
+        (void)error_set(err, -EINVAL, "its '%s' is half a base", key);
+        return false;
+    }
+    return true;
 }
 
 static bool take_number(const json_t *object,
@@ -265,6 +347,8 @@ static bool disk_from_json(const json_t *object,
         !take_string(object, "bitmap", true, &disk->bitmap, err) ||
         !take_string(object, "previous-bitmap", true, &disk->previous_bitmap,
                      err) ||
+        !take_base(object, "base", &disk->base, err) ||
+        !take_base(object, "previous-base", &disk->previous_base, err) ||
         !take_string(object, "job", false, &disk->job, err) ||
         !take_string(object, "hash-root", false, &disk->hash_root, err) ||
         !take_number(object, "changed-bytes", REPO_DISK_BYTES_MAX,
@@ -345,6 +429,7 @@ static bool from_json(const json_t *root,
            take_string(root, "repository", false, &manifest->repository, err) &&
            take_number(root, "sequence", INT64_MAX, &manifest->sequence, err) &&
            take_string(root, "label", false, &manifest->label, err) &&
+           take_id(root, "txid", &manifest->txid, err) &&
            take_string(root, "not-before", false, &manifest->not_before, err) &&
            take_string(root, "not-after", false, &manifest->not_after, err) &&
            take_string(root, "tool", false, &manifest->tool, err) &&

@@ -23,6 +23,13 @@
 #define MANIFEST_BYTES_MAX ((size_t)(16 << 20))
 #define HASH_HEX_BYTES     64
 
+/* What a bitmap that outlives the daemon is a difference to: the transaction of
+ * a backup, and the disk (32 hexadecimal digits each). NULL: none. */
+struct manifest_base {
+    char *txid;
+    char *disk;
+};
+
 struct manifest_disk {
     char *node;
     uint64_t size;    /* bytes */
@@ -31,10 +38,12 @@ struct manifest_disk {
     char *reason;     /* why it is of this kind, for people */
     char *previous;   /* the point an increment is relative to, else NULL */
     char *bitmap;     /* records what changes after this point; NULL: none */
-    char *previous_bitmap;  /* the name it had until then; NULL if full */
-    char *job;              /* the id its backup job had */
-    uint64_t changed_bytes; /* what this point holds of the disk */
-    char *hash_root;        /* SHA-256 of the disk's .hashes file */
+    char *previous_bitmap;     /* the name it had until then; NULL if full */
+    struct manifest_base base; /* of `bitmap`, from this point on */
+    struct manifest_base previous_base; /* what the increment demanded */
+    char *job;                          /* the id its backup job had */
+    uint64_t changed_bytes;             /* what this point holds of the disk */
+    char *hash_root;                    /* SHA-256 of the disk's .hashes file */
 };
 
 /* The typedef exists for g_autoptr(manifest_auto) only. */
@@ -45,7 +54,9 @@ struct manifest {
     char *directory;  /* where it is: its id, or PARTIAL_PREFIX and its id */
     char *repository; /* the repository's id */
     uint64_t sequence;
-    char *label;      /* common start of the names of its jobs and bitmaps */
+    char *label;      /* common start of the names of its jobs and bitmaps, and
+                         the id that its transaction is asked for by */
+    char *txid;       /* the daemon's for that; NULL: it keeps no record */
     char *not_before; /* the instant lies between these two, ISO 8601 */
     char *not_after;
     char *tool;
@@ -63,6 +74,13 @@ struct manifest_disk *manifest_add_disk(struct manifest *manifest,
 /* NULL when the point does not hold that disk. */
 struct manifest_disk *manifest_find_disk(const struct manifest *manifest,
                                          const char *node);
+
+void manifest_base_set(struct manifest_base *base,
+                       const char *txid,
+                       const char *disk);
+/* False if either is none. */
+bool manifest_base_equal(const struct manifest_base *one,
+                         const struct manifest_base *other);
 
 /* The disk's file names within its point; new strings. */
 char *manifest_image_name(const struct manifest_disk *disk);

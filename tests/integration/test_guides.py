@@ -138,6 +138,7 @@ class Shell:
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             start_new_session=True, env={
                 **os.environ, "LC_ALL": "C.UTF-8",
+                "STATE_DIRECTORY": str(self.notes / "state"),
                 "PATH": f"{self.notes}:{os.environ['PATH']}",
                 "ASAN_OPTIONS": log, "UBSAN_OPTIONS": log})
         self.say(f"trap 'echo $LINENO >{self.notes}/line' ERR")

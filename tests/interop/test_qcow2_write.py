@@ -295,3 +295,47 @@ def test_a_kill_leaks_clusters_at_most(cohortd, nbd_client, folder, members):
                 piece, zip(flushed[offset:], disk.content[offset:]))), offset
         disk.content = bytearray(now)
     check_content(disk, folder)
+
+
+def test_a_cluster_at_the_end_of_the_file_is_filled(cohortd, folder):
+    """The file may end within its last cluster. What is written there in place
+    is there after closing."""
+    path = create(folder / "disk.qcow2", 2 * MIB, cluster_size=MIB)
+    qemu_io(path, "write -P 1 0 100k", image_format="qcow2")
+    os.truncate(path, os.stat(path).st_size - MIB + 100 * KIB)
+    daemon = cohortd(*options(path), nbd=True)
+    qemu_io(daemon.nbd_uri("disk"), "write -P 7 500k 1k", "write -P 8 600k 1k",
+            "write -P 9 1023k 1k")
+    daemon.quit()
+    qemu_io(path, "read -P 7 500k 1k", "read -P 8 600k 1k",
+            "read -P 9 1023k 1k", "read -P 0 501k 99k", image_format="qcow2")
+    check(path)
+
+
+def grow(daemon, size):
+    daemon.qmp.command("block-export-del", id="e", mode="hard")
+    daemon.qmp.wait_event("BLOCK_EXPORT_DELETED", id="e")
+    daemon.qmp.command("block_resize", {"node-name": "disk", "size": size})
+    daemon.qmp.command("block-export-add", type="nbd", id="e",
+                       node_name="disk", writable=True)
+
+
+@pytest.mark.parametrize("extended", ["off", "on"])
+@pytest.mark.parametrize("before", ["grown", "zeroed"])
+def test_a_raw_data_file_shows_the_disk_after_a_kill(
+        cohortd, nbd_client, folder, before, extended):
+    """Whoever reads the data file and whoever reads the image see the same,
+    also where the image knew of no data yet."""
+    data = folder / "disk.data"
+    path = create(folder / "disk.qcow2", MIB, data_file=data,
+                  data_file_raw="on", extended_l2=extended)
+    qemu_io(path, "write -P 5 0 1M", "write -z -u 0 1M", image_format="qcow2")
+    daemon = cohortd(*options(path), nbd=True)
+    offset = 100 * KIB
+    if before == "grown":
+        grow(daemon, 2 * MIB)
+        offset += MIB
+    nbd_client(daemon.nbd_uri("disk")).pwrite(b"x" * 70000, offset)
+    daemon.kill()
+    with open(to_raw(path, folder / "now.raw"), "rb") as file:
+        assert file.read() == data.read_bytes()

@@ -3,7 +3,8 @@
 
 Both take the same options, so a test may run either. A daemon has a folder of
 its own with a QMP socket (qmp.sock), an NBD socket (nbd.sock, if asked for),
-a pidfile and its stderr. It is ready when its pidfile is written.
+a pidfile and its stderr; beside it is the state directory, which the daemons of
+a test share. It is ready when its pidfile is written.
 """
 import os
 import pathlib
@@ -53,7 +54,9 @@ class Daemon:
             self.process = subprocess.Popen(
                 self.words, stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL, stderr=errors,
-                env={**os.environ, **(env or {})})
+                env={**os.environ,
+                     "STATE_DIRECTORY": str(self.folder.parent / "state"),
+                     **(env or {})})
         try:
             wait_for_file(self.pidfile, self.process, START_TIMEOUT_S)
         except (ChildProcessError, TimeoutError) as error:

@@ -43,6 +43,7 @@ struct allocating_write {
     struct qcow2_entry last;
     struct qcow2_fill head;
     struct qcow2_fill tail;
+    unsigned int flags; /* of the data, as of co_qcow2_write_data() */
 };
 
 static bool keeps_place(const struct qcow2_image *image,
@@ -110,7 +111,6 @@ static int co_find_place(struct allocating_write *write)
     }
     if (image->external_data) {
         write->host_offset = write->start;
-        write->host_is_zero = image->data_is_raw;
         return 0;
     }
     ret = co_qcow2_allocate(image, write->clusters, &run);
@@ -187,7 +187,7 @@ static int co_write_parts(struct allocating_write *write,
 
     if (head->iov_len + tail->iov_len == 0) {
         return co_qcow2_write_data(image, at, bytes, cursor->piece,
-                                   cursor->piece_count);
+                                   cursor->piece_count, write->flags);
     }
     if (cursor->piece_count > VECTOR_CURSOR_INLINE) {
         long_iov = g_new(struct iovec, (size_t)cursor->piece_count + 2);
@@ -210,7 +210,8 @@ static int co_write_parts(struct allocating_write *write,
         for (int i = 0; i < part; i++) {
             part_bytes += iov[done + i].iov_len;
         }
-        ret = co_qcow2_write_data(image, at, part_bytes, iov + done, part);
+        ret = co_qcow2_write_data(image, at, part_bytes, iov + done, part,
+                                  write->flags);
         if (ret < 0) {
             return ret;
         }
@@ -330,6 +331,7 @@ int co_qcow2_write_allocating(struct qcow2_image *image,
                               uint64_t offset,
                               uint64_t bytes,
                               struct vector_cursor *cursor,
+                              unsigned int flags,
                               uint64_t *ret_bytes)
 {
     struct allocating_write write = {
@@ -337,6 +339,7 @@ int co_qcow2_write_allocating(struct qcow2_image *image,
         .offset = offset,
         .end = offset + bytes,
         .start = round_down(offset, image->cluster_bytes),
+        .flags = flags,
     };
     int ret = co_qcow2_slice_for_change(image, offset, &write.slice);
 

@@ -12,6 +12,7 @@ int co_qcow2_write_allocating(struct qcow2_image *image,
                               uint64_t offset,
                               uint64_t bytes,
                               struct vector_cursor *cursor,
+                              unsigned int flags,
                               uint64_t *ret_bytes);
 
 #endif

@@ -77,8 +77,8 @@ static int co_store_stream(struct qcow2_image *image,
         return ret;
     }
     decompressed_forget(image->decompressed, entry.host_offset, job->out_bytes);
-    ret =
-        co_qcow2_write_data(image, entry.host_offset, job->out_bytes, &iov, 1);
+    ret = co_qcow2_write_data(image, entry.host_offset, job->out_bytes, &iov, 1,
+                              0);
     if (ret == 0) {
         qcow2_entry_free_place(image, &old, false);
         qcow2_slice_store(image, &slice, cluster, &entry);

@@ -21,6 +21,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "drivers/qcow2/image.h"
+#include "drivers/qcow2/metadata_commit.h"
 
 #define EXTENSION_HEAD_BYTES 8
 #define EXTENSION_ALIGNMENT  8
@@ -43,6 +44,17 @@ static void store_fields(const struct qcow2_header *header, uint8_t *sector)
     }
 }
 
+/* A failed sync is as final here as in a commit. */
+static int co_sync(struct qcow2_image *image)
+{
+    int ret = co_block_child_flush(image->file);
+
+    if (ret < 0 && image->commit != NULL) {
+        qcow2_commit_fail(image, ret);
+    }
+    return ret;
+}
+
 /* Writes a part of the cluster, durably. */
 static int co_write_part(struct qcow2_image *image,
                          uint8_t *cluster,
@@ -56,7 +68,7 @@ static int co_write_part(struct qcow2_image *image,
         ret =
             co_block_child_pwritev(image->file, start, end - start, &iov, 1, 0);
     }
-    return ret == 0 ? co_block_child_flush(image->file) : ret;
+    return ret == 0 ? co_sync(image) : ret;
 }
 
 static int co_write_fields(struct qcow2_image *image)

@@ -46,7 +46,8 @@ int co_qcow2_write_data(struct qcow2_image *image,
                         uint64_t host_offset,
                         uint64_t bytes,
                         const struct iovec *iov,
-                        int iov_count)
+                        int iov_count,
+                        unsigned int flags)
 {
     int ret;
 
@@ -58,7 +59,7 @@ int co_qcow2_write_data(struct qcow2_image *image,
         return ret;
     }
     return co_block_child_pwritev(image->data, host_offset, bytes, iov,
-                                  iov_count, 0);
+                                  iov_count, flags);
 }
 
 int co_qcow2_zero_data(struct qcow2_image *image,

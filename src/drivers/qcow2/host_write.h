@@ -14,12 +14,13 @@ bool qcow2_data_may_go(const struct qcow2_image *image,
                        uint64_t host_offset,
                        uint64_t bytes);
 
-/* Guest data, to where it is kept. */
+/* Guest data, to where it is kept. `flags`: BLOCK_FLUSHED_SOON or 0. */
 int co_qcow2_write_data(struct qcow2_image *image,
                         uint64_t host_offset,
                         uint64_t bytes,
                         const struct iovec *iov,
-                        int iov_count);
+                        int iov_count,
+                        unsigned int flags);
 /* The same with zeroes; `flags` as of co_block_write_zeroes(). */
 int co_qcow2_zero_data(struct qcow2_image *image,
                        uint64_t host_offset,

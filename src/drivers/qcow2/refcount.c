@@ -111,7 +111,9 @@ int co_qcow2_refcounts_open(struct qcow2_image *image, GError **err)
                                : (UINT64_C(1) << (1U << refcounts->order)) - 1;
     refcounts->slice_bits = slice_order + 3 - refcounts->order;
     refcounts->block_bits = image->header->cluster_bits + 3 - refcounts->order;
-    refcounts->high_offset = block_size(image->file);
+    /* A file may end within its last cluster, which is used to its end. */
+    refcounts->high_offset =
+        round_up(block_size(image->file), image->cluster_bytes);
     refcounts->freed = g_array_new(FALSE, FALSE, sizeof(struct qcow2_free_run));
     co_mutex_init(&refcounts->allocating);
     co_mutex_init(&refcounts->growing_file);

@@ -6,10 +6,13 @@
  * everything and made durable before the header names it; the old one is freed
  * as anything else. What a backing file would show in the new part, and what an
  * earlier, larger disk left in the last cluster, is zeroed. The header's size
- * comes last.
+ * comes last. In a data file that stands for itself the new part has its place
+ * at once.
  *
  * Shrinking: the header's size first; then the clusters behind the new end are
- * dropped. The L1 table stays as long as it is.
+ * dropped. The L1 table stays as long as it is. Once the header says so the disk
+ * is smaller, whatever fails afterwards: clusters behind the end are space lost,
+ * and dropped when the disk grows again.
  *
  * Any failure leaves a valid image of the old or the new size.
  */
@@ -23,6 +26,7 @@
 #include "drivers/qcow2/free_later.h"
 #include "drivers/qcow2/host_write.h"
 #include "drivers/qcow2/metadata_commit.h"
+#include "drivers/qcow2/raw_data.h"
 #include "drivers/qcow2/refcount.h"
 #include "drivers/qcow2/zero.h"
 
@@ -167,15 +171,17 @@ static int co_store_size(struct qcow2_image *image, uint64_t size_bytes)
     return ret;
 }
 
-/* The data file of an image that keeps its data there has the disk's size. */
-static int co_resize_data(struct qcow2_image *image,
-                          uint64_t size_bytes,
-                          bool shrink)
+/* The data file of an image that keeps its data there has the disk's size; if it
+ * is longer, a crash kept it from being cut. */
+static int co_resize_data(struct qcow2_image *image, uint64_t size_bytes)
 {
-    if (!image->external_data || block_size(image->data) == size_bytes) {
+    uint64_t old_bytes = block_size(image->data);
+
+    if (!image->external_data || old_bytes == size_bytes) {
         return 0;
     }
-    return co_block_child_truncate(image->data, size_bytes, shrink, NULL);
+    return co_block_child_truncate(image->data, size_bytes,
+                                   old_bytes > size_bytes, NULL);
 }
 
 /* What would show through in [old end, new end): of a backing file, of the last
@@ -206,13 +212,18 @@ static int co_grow(struct qcow2_image *image,
                    uint64_t old_bytes,
                    uint64_t size_bytes)
 {
+    uint64_t data_bytes = block_size(image->data);
     int ret = co_grow_l1(image, size_bytes);
 
     if (ret == 0) {
-        ret = co_resize_data(image, size_bytes, false);
+        ret = co_resize_data(image, size_bytes);
     }
     if (ret == 0) {
         ret = co_zero_new_part(image, old_bytes, size_bytes);
+    }
+    if (ret == 0 && image->data_is_raw) {
+        /* What the data file has just got reads as zeroes. */
+        ret = co_qcow2_map_raw(image, old_bytes, size_bytes, data_bytes);
     }
     if (ret == 0) {
         ret = co_qcow2_commit(image);
@@ -225,14 +236,18 @@ static int co_shrink(struct qcow2_image *image, uint64_t size_bytes)
     uint64_t old_bytes = block_size(image->node);
     int ret = co_store_size(image, size_bytes);
 
-    if (ret == 0) {
-        ret = co_qcow2_drop(image, round_up(size_bytes, image->cluster_bytes),
-                            round_up(old_bytes, image->cluster_bytes));
+    if (ret < 0) {
+        return ret;
     }
+    ret = co_qcow2_drop(image, round_up(size_bytes, image->cluster_bytes),
+                        round_up(old_bytes, image->cluster_bytes));
     if (ret == 0) {
         ret = co_qcow2_commit(image);
     }
-    return ret == 0 ? co_resize_data(image, size_bytes, true) : ret;
+    if (ret == 0) {
+        (void)co_resize_data(image, size_bytes); /* it may be too long */
+    }
+    return 0;
 }
 
 int co_qcow2_truncate(struct block_node *node,

@@ -11,19 +11,20 @@
 #include "drivers/qcow2/table_cache.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
 #include "block/driver.h"
 #include "drivers/qcow2/image.h"
+#include "drivers/qcow2/table_memory.h"
 
 #define BLOCKS_MIN 16
 
 struct entry {
     struct table_block block;
-    struct list chain; /* of the hash table; empty: found by nobody */
-    struct list order; /* in the cache's list `clean` or `dirty` */
+    struct table_piece *piece; /* of the cache's memory */
+    struct list chain;         /* of the hash table; empty: found by nobody */
+    struct list order;         /* in the cache's list `clean` or `dirty` */
     unsigned int pins;
     bool dirty;
     bool loading;
@@ -33,6 +34,7 @@ struct entry {
 
 struct table_cache {
     struct qcow2_image *image;
+    struct table_memory *memory;
     uint32_t block_bytes;
     unsigned int block_bits;
     uint64_t blocks_max;
@@ -54,6 +56,7 @@ struct table_cache *table_cache_new(struct qcow2_image *image,
 
     g_assert(is_power_of_two(block_bytes));
     cache->image = image;
+    cache->memory = table_memory_new(block_bytes);
     cache->block_bytes = block_bytes;
     cache->block_bits = (unsigned int)__builtin_ctz(block_bytes);
     cache->blocks_max = max_u64(max_bytes / block_bytes, BLOCKS_MIN);
@@ -70,9 +73,9 @@ struct table_cache *table_cache_new(struct qcow2_image *image,
     return cache;
 }
 
-static void entry_free(struct entry *entry)
+static void entry_free(struct table_cache *cache, struct entry *entry)
 {
-    free(entry->block.bytes);
+    table_memory_give(cache->memory, entry->piece, entry->block.bytes);
     g_free(entry);
 }
 
@@ -87,7 +90,7 @@ static void entry_detach(struct table_cache *cache, struct entry *entry)
     }
     cache->blocks--;
     if (entry->pins == 0) {
-        entry_free(entry);
+        entry_free(cache, entry);
     }
 }
 
@@ -109,6 +112,7 @@ void table_cache_free(struct table_cache *cache)
         g_assert(entry->pins == 0);
         entry_detach(cache, entry);
     }
+    table_memory_free(cache->memory);
     g_free(cache->chains);
     g_free(cache);
 }
@@ -160,11 +164,10 @@ void table_cache_put(struct table_cache *cache, struct table_block *block)
 {
     struct entry *entry = LIST_ENTRY(block, struct entry, block);
 
-    (void)cache; /* named by the caller for the reader's sake */
     g_assert(entry->pins > 0);
     entry->pins--;
     if (entry->pins == 0 && entry_is_detached(entry)) {
-        entry_free(entry);
+        entry_free(cache, entry);
     }
 }
 
@@ -199,16 +202,17 @@ static int co_make_room(struct table_cache *cache, bool may_commit)
 
 static struct entry *entry_new(struct table_cache *cache, uint64_t host_offset)
 {
-    struct entry *entry = g_new0(struct entry, 1);
-    void *bytes = NULL;
+    struct table_piece *piece;
+    uint8_t *bytes = table_memory_take(cache->memory, &piece);
+    struct entry *entry;
 
-    if (posix_memalign(&bytes, MIN(cache->block_bytes, 4096),
-                       cache->block_bytes) != 0) {
-        g_free(entry);
+    if (bytes == NULL) {
         return NULL;
     }
+    entry = g_new0(struct entry, 1);
     entry->block.host_offset = host_offset;
     entry->block.bytes = bytes;
+    entry->piece = piece;
     entry->pins = 1;
     co_queue_init(&entry->loaded);
     list_append(chain_of(cache, host_offset), &entry->chain);
@@ -399,17 +403,16 @@ int table_cache_take_dirty(struct table_cache *cache, GArray *copies)
     g_array_set_size(copies, first + (guint)cache->dirty_blocks);
     for (guint i = first; i < copies->len; i++) {
         struct table_copy *copy = &g_array_index(copies, struct table_copy, i);
-        void *content = NULL;
 
-        if (posix_memalign(&content, MIN(cache->block_bytes, 4096),
-                           cache->block_bytes) != 0) {
+        copy->content = table_memory_take(cache->memory, &copy->piece);
+        if (copy->content == NULL) {
             while (i-- > first) {
-                free(g_array_index(copies, struct table_copy, i).content);
+                copy = &g_array_index(copies, struct table_copy, i);
+                table_memory_give(cache->memory, copy->piece, copy->content);
             }
             g_array_set_size(copies, first);
             return -ENOMEM;
         }
-        copy->content = content;
     }
     for (guint i = first; i < copies->len; i++) {
         struct entry *entry =
@@ -427,7 +430,7 @@ void table_copy_release(struct table_copy *copy, bool written)
     if (!written) {
         make_dirty(copy->cache, entry);
     }
-    free(copy->content);
+    table_memory_give(copy->cache->memory, copy->piece, copy->content);
     table_cache_put(copy->cache, copy->block);
 }
 

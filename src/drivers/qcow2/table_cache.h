@@ -23,6 +23,7 @@
 
 struct qcow2_image;
 struct table_cache;
+struct table_piece; /* table_memory.h */
 
 struct table_block {
     uint64_t host_offset;
@@ -84,7 +85,8 @@ struct table_copy {
     struct table_block *block; /* pinned */
     uint64_t host_offset;
     uint32_t bytes;
-    uint8_t *content; /* owned */
+    uint8_t *content; /* owned, of `piece` of the cache's memory */
+    struct table_piece *piece;
 };
 
 /* Appends a copy of each dirty block to `copies`, an array of struct

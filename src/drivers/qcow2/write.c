@@ -3,7 +3,9 @@
  * Writing. A request goes piece by piece: what has a place of its own is written
  * there (and holds just its bytes), everything else allocates (and holds whole
  * clusters). So writes to different clusters never wait for each other, and the
- * second write to a new cluster waits for the first and then goes in place.
+ * second write to a new cluster waits for the first and then goes in place. In a
+ * data file that stands for itself everything has its place; where the image
+ * does not know of it yet, it is told first (raw_data.h).
  *
  * The way without a coroutine takes requests that are one piece in place, with
  * their table in memory and nobody in the way, which is nearly all of them on a
@@ -17,6 +19,7 @@
 #include "drivers/qcow2/compressed_write.h"
 #include "drivers/qcow2/host_write.h"
 #include "drivers/qcow2/metadata_commit.h"
+#include "drivers/qcow2/raw_data.h"
 #include "drivers/qcow2/vectors.h"
 
 static bool is_in_place(const struct qcow2_mapping *mapping)
@@ -49,6 +52,7 @@ static int co_write_in_place(struct qcow2_image *image,
                              uint64_t offset,
                              uint64_t bytes,
                              struct vector_cursor *cursor,
+                             unsigned int flags,
                              uint64_t *ret_bytes)
 {
     struct qcow2_mapping mapping;
@@ -60,9 +64,19 @@ static int co_write_in_place(struct qcow2_image *image,
     }
     vector_cursor_take(cursor, mapping.bytes);
     ret = co_qcow2_write_data(image, mapping.host_offset, mapping.bytes,
-                              cursor->piece, cursor->piece_count);
+                              cursor->piece, cursor->piece_count, flags);
     *ret_bytes = mapping.bytes;
     return ret;
+}
+
+/* There is no data in the data file yet; afterwards there is. */
+static int co_name_raw_data(struct qcow2_image *image,
+                            uint64_t offset,
+                            uint64_t end)
+{
+    int ret = co_qcow2_map_raw(image, offset, end, block_size(image->node));
+
+    return ret < 0 ? ret : co_qcow2_commit(image);
 }
 
 /* One piece. `*ret_bytes` may be 0: things have changed, look again. */
@@ -70,6 +84,7 @@ static int co_write_piece(struct qcow2_image *image,
                           uint64_t offset,
                           uint64_t bytes,
                           struct vector_cursor *cursor,
+                          unsigned int flags,
                           uint64_t *ret_bytes)
 {
     uint64_t slice_bytes = image->cluster_bytes << image->slice_bits;
@@ -84,14 +99,17 @@ static int co_write_piece(struct qcow2_image *image,
     if (ret < 0) {
         return ret;
     }
+    if (!is_in_place(&mapping) && image->data_is_raw) {
+        return co_name_raw_data(image, offset, limit);
+    }
     if (is_in_place(&mapping)) {
         co_range_lock(&image->ranges, &hold, offset, mapping.bytes);
-        ret =
-            co_write_in_place(image, offset, mapping.bytes, cursor, ret_bytes);
+        ret = co_write_in_place(image, offset, mapping.bytes, cursor, flags,
+                                ret_bytes);
     } else {
         co_range_lock(&image->ranges, &hold, start, end - start);
         ret = co_qcow2_write_allocating(image, offset, limit - offset, cursor,
-                                        ret_bytes);
+                                        flags, ret_bytes);
     }
     range_unlock(&image->ranges, &hold);
     return ret;
@@ -118,7 +136,7 @@ int co_qcow2_pwritev(struct block_node *node,
     while (ret == 0 && bytes > 0) {
         uint64_t done = 0;
 
-        ret = co_write_piece(image, offset, bytes, &cursor, &done);
+        ret = co_write_piece(image, offset, bytes, &cursor, flags, &done);
         offset += done;
         bytes -= done;
     }

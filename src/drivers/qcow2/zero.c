@@ -8,7 +8,8 @@
  * has no such flag: a cluster can only be dropped there, if no backing file
  * would show through, or be overwritten.
  *
- * A data file that stands for itself ("raw") gets the zeroes, too.
+ * A data file that stands for itself ("raw") gets the zeroes instead: as long as
+ * the entry says "data", a crash cannot part what the two show.
  */
 #include "drivers/qcow2/zero.h"
 
@@ -148,6 +149,9 @@ static enum verdict judge(const struct zeroing *zeroing,
     if (zeroing->drops) {
         return judge_drop(old, ret_entry);
     }
+    if (image->data_is_raw) {
+        return VERDICT_KEEP; /* the data file says it all */
+    }
     if (image->header->version < 3) {
         return judge_v2(zeroing, old, ret_entry);
     }
@@ -157,8 +161,7 @@ static enum verdict judge(const struct zeroing *zeroing,
     if (zeroing->is_discard && !has_place && !old->compressed) {
         return VERDICT_KEEP;
     }
-    keeps_place = has_place && (!is_whole || image->data_is_raw ||
-                                (old->copied && !zeroing->unmaps));
+    keeps_place = has_place && (!is_whole || (old->copied && !zeroing->unmaps));
     *ret_entry = (struct qcow2_entry){ 0 };
     if (keeps_place) {
         ret_entry->copied = old->copied;

@@ -58,7 +58,8 @@ struct world_options {
     /* Each life's crash point, from its start, but for the last, which ends
      * cleanly; 0: by chance. */
     uint64_t crash_point;
-    uint64_t steps; /* verbs per life */
+    uint64_t steps;   /* verbs per life */
+    uint64_t bitmaps; /* at most so many at a time; 0: three */
 };
 
 struct world_result {

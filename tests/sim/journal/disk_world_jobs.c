@@ -6,7 +6,9 @@ const char *world_bitmap_name(struct world *world)
 {
     static const char *const names[BITMAPS] = { "b0", "b1", "b2" };
 
-    return names[random_below(&world->random, BITMAPS)];
+    uint64_t count = world->options->bitmaps;
+
+    return names[random_below(&world->random, count == 0 ? BITMAPS : count)];
 }
 
 struct job_run {

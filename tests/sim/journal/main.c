@@ -25,6 +25,7 @@ static void run_world(uint64_t seed, struct world_result *ret)
         .faults = seed % 4 == 3,
         .durability = seed % 4 == 1 ? TRACKER_PROCESS : TRACKER_POWER,
         .steps = 30,
+        .bitmaps = seed % 3 + 1,
     };
 
     disk_world_run(&options, ret);

@@ -99,6 +99,10 @@ static int co_preadv(struct block_node *node,
 
     (void)bytes;
     co_take_time(disk);
+    if (disk->random != NULL && random_once_in(disk->random, 10)) {
+        /* Long enough for all else to change under it. */
+        co_sleep_until(loop_now_ns() + random_below(disk->random, 30000000));
+    }
     for (int i = 0; i < iov_count; i++) {
         memcpy(iov[i].iov_base, disk->bytes + offset, iov[i].iov_len);
         offset += iov[i].iov_len;

@@ -219,6 +219,14 @@ static void freeze_all(struct world *world,
     }
 }
 
+static bool wait_for_it(void *opaque, const GError *why)
+{
+    struct world *world = opaque;
+
+    (void)why;
+    return !storage_memory_is_dead(world->memory);
+}
+
 /* As a group of three backup jobs does it, without the copying. */
 static bool co_backup(struct world *world)
 {
@@ -246,7 +254,8 @@ static bool co_backup(struct world *world)
     }
     freeze_all(world, group, parts);
     co_durable_cut_end(&cut);
-    ret = co_durable_group_decide(&group, NULL);
+    ret = co_durable_group_decide(group, wait_for_it, world, NULL);
+    co_durable_group_end(&group);
     if (!storage_memory_is_dead(world->memory)) {
         world->told = ret == 0 ? TOLD_COMMITTED : TOLD_FAILED;
     }

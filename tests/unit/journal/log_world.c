@@ -380,6 +380,12 @@ void co_recover_and_acknowledge(struct log_world *world)
     co_coordinator_close(coordinator);
 }
 
+/* The first sync of a part that has its name is that of COMMIT. */
+void fail_commit(struct log_world *world)
+{
+    storage_memory_fail_sync(world->memory, "-0000.log", 1);
+}
+
 /* --- What must hold --------------------------------------------------------------------- */
 
 void assert_alike(struct log_world *world)

@@ -89,6 +89,8 @@ void co_settle_disk(struct log_world *world,
                     struct coordinator *coordinator,
                     int disk);
 
+/* The next COMMIT cannot be synced. */
+void fail_commit(struct log_world *world);
 /* None is prepared; all have the new base or none has; and that is what was
  * told. */
 void assert_alike(struct log_world *world);

@@ -1,125 +1,14 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Transactions over three disks, with a crash at every operation of the storage,
- * and another at every one of the recovery.
+ * Transactions over three disks: doubt, questions, acknowledgements, damage, and
+ * daemons side by side.
  */
 #include "log_world.h"
 
 #include <errno.h>
 #include <string.h>
 
-#define POWER_SEEDS 6
-
-/* --- Crashes --------------------------------------------------------------------------- */
-
-typedef void (*world_setup)(struct log_world *world);
-
-/* A life that dies at `point`, a recovery that dies at `again` (0: does not), one
- * that does not. Returns false if the first did not get as far as that. */
-static bool crash_twice(world_setup setup,
-                        uint64_t seed,
-                        uint64_t point,
-                        enum storage_crash crash,
-                        uint64_t again,
-                        enum storage_crash crash_again,
-                        bool *ret_died_again)
-{
-    struct log_world *world = log_world_new(seed);
-    unsigned int absent;
-    bool died;
-
-    setup(world);
-    absent = world->absent;
-    world->absent = 0; /* it goes only then */
-    died = log_world_run_until(world, co_attempt, point, crash);
-    world->absent = absent;
-    storage_memory_fail_writes(world->memory, NULL, 0);
-    storage_memory_fail_sync(world->memory, NULL, 0);
-    *ret_died_again = again != 0 && log_world_run_until(world, co_recover,
-                                                        again, crash_again);
-    log_world_run(world, co_recover);
-    world->absent = 0;
-    log_world_run(world, co_recover_and_acknowledge);
-    assert_alike(world);
-    /* Nothing is left behind. */
-    assert_int_equal(count_state_files(world, ".log"), 0);
-    assert_int_equal(count_state_files(world, ".run"), 0);
-    assert_int_equal(count_state_files(world, ".sealed"), 0);
-    log_world_free(world);
-    return died;
-}
-
-static void crash_everywhere(world_setup setup)
-{
-    bool again;
-    uint64_t points = 1;
-
-    for (uint64_t point = 1;
-         crash_twice(setup, point, point, STORAGE_CRASH_KILL, 0, 0, &again);
-         point++) {
-        points = point;
-        for (uint64_t seed = 1; seed <= POWER_SEEDS; seed++) {
-            (void)crash_twice(setup, seed, point, STORAGE_CRASH_POWER, 0, 0,
-                              &again);
-        }
-    }
-    assert_in_range(points, 10, 1000);
-    /* Kill, then a power cut at any point of the recovery. */
-    for (uint64_t point = 1; point <= points; point++) {
-        again = true;
-        for (uint64_t second = 1; again; second++) {
-            (void)crash_twice(setup, point * 1000 + second, point,
-                              second % 2 == 0 ? STORAGE_CRASH_KILL
-                                              : STORAGE_CRASH_POWER,
-                              second, STORAGE_CRASH_POWER, &again);
-        }
-    }
-}
-
-static void setup_plain(struct log_world *world)
-{
-    (void)world;
-}
-
-static void test_a_crash_anywhere_leaves_all_disks_alike(void **state)
-{
-    (void)state;
-    crash_everywhere(setup_plain);
-}
-
-static void setup_failing_prepare(struct log_world *world)
-{
-    world->fail_prepare = 2;
-}
-
-static void test_a_crash_anywhere_in_an_abort_leaves_all_alike(void **state)
-{
-    (void)state;
-    crash_everywhere(setup_failing_prepare);
-}
-
-static void setup_absent(struct log_world *world)
-{
-    world->absent = 1U << 2;
-}
-
-static void test_an_absent_disk_learns_the_outcome_later(void **state)
-{
-    (void)state;
-    crash_everywhere(setup_absent);
-}
-
-/* The first sync of a part that has its name is that of COMMIT. */
-static void setup_failing_commit(struct log_world *world)
-{
-    storage_memory_fail_sync(world->memory, "-0000.log", 1);
-}
-
-static void test_a_failed_sync_of_commit_aborts_all_alike(void **state)
-{
-    (void)state;
-    crash_everywhere(setup_failing_commit);
-}
+static char *first_file(struct log_world *world, const char *suffix);
 
 /* --- In doubt ---------------------------------------------------------------------------- */
 
@@ -161,7 +50,7 @@ static void test_in_doubt_nothing_is_told_until_abort_is_durable(void **state)
     struct log_world *world = log_world_new(1);
 
     (void)state;
-    setup_failing_commit(world);
+    fail_commit(world);
     break_renames(world);
     world->on_doubt = mend_renames;
     log_world_run(world, co_attempt);
@@ -178,7 +67,7 @@ static void test_letting_go_in_doubt_tells_nothing_and_ends_alike(void **state)
     for (uint64_t seed = 1; seed < 100; seed++) {
         struct log_world *world = log_world_new(seed);
 
-        setup_failing_commit(world);
+        fail_commit(world);
         break_renames(world);
         log_world_run(world, co_attempt);
         mend_renames(world);
@@ -326,6 +215,33 @@ static void test_a_label_used_again_revives_no_old_pair(void **state)
     log_world_free(world);
 }
 
+static void co_expect_nothing(struct log_world *world)
+{
+    struct coordinator *coordinator = log_world_coordinator(world);
+    g_autofree char *outcome = co_outcome_text(coordinator);
+
+    assert_string_equal(outcome, "");
+    co_coordinator_close(coordinator);
+}
+
+/* A power cut brings back what was unlinked of a log, without its COMMIT. */
+static void test_a_retired_run_is_not_sealed_again(void **state)
+{
+    struct log_world *world = log_world_new(1);
+    g_autofree char *part = NULL;
+
+    (void)state;
+    kill_after_commit(world);
+    part = first_file(world, ".log");
+    storage_memory_copy(world->memory, part, "/img/kept", true);
+    log_world_run(world, co_recover_and_acknowledge);
+    assert_int_equal(count_state_files(world, ".sealed"), 0);
+    storage_memory_copy(world->memory, "/img/kept", part, true);
+    log_world_run(world, co_expect_nothing);
+    assert_int_equal(count_state_files(world, ".log"), 0);
+    log_world_free(world);
+}
+
 static void co_abort_and_commit(struct log_world *world)
 {
     struct disk_state lagging;
@@ -415,8 +331,6 @@ static void co_expect_unknown(struct log_world *world)
     assert_non_null(reason);
     co_coordinator_close(coordinator);
 }
-
-static char *first_file(struct log_world *world, const char *suffix);
 
 static void test_a_lost_log_is_unknown(void **state)
 {
@@ -526,7 +440,7 @@ static void test_a_living_run_is_asked_later(void **state)
     struct log_world *world = log_world_new(1);
 
     (void)state;
-    setup_failing_commit(world);
+    fail_commit(world);
     break_renames(world);
     world->on_doubt = ask_in_doubt;
     log_world_run(world, co_attempt);
@@ -572,16 +486,13 @@ static char *first_file(struct log_world *world, const char *suffix)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_a_crash_anywhere_leaves_all_disks_alike),
-        cmocka_unit_test(test_a_crash_anywhere_in_an_abort_leaves_all_alike),
-        cmocka_unit_test(test_an_absent_disk_learns_the_outcome_later),
-        cmocka_unit_test(test_a_failed_sync_of_commit_aborts_all_alike),
         cmocka_unit_test(test_in_doubt_nothing_is_told_until_abort_is_durable),
         cmocka_unit_test(test_letting_go_in_doubt_tells_nothing_and_ends_alike),
         cmocka_unit_test(test_a_full_disk_fails_begin_and_not_commit),
         cmocka_unit_test(test_a_client_learns_the_outcome_after_a_restart),
         cmocka_unit_test(test_asking_makes_no_directory),
         cmocka_unit_test(test_a_disk_that_is_gone_can_be_forgotten),
+        cmocka_unit_test(test_a_retired_run_is_not_sealed_again),
         cmocka_unit_test(test_a_label_used_again_revives_no_old_pair),
         cmocka_unit_test(test_a_label_used_again_in_one_life_is_another),
         cmocka_unit_test(test_what_began_needs_no_space_to_commit),

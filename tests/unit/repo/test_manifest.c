@@ -15,6 +15,8 @@
 #include "repo/manifest.h"
 
 #define POINT "20260131T235958Z-0007"
+#define TXID  "0123456789abcdef0123456789abcdef"
+#define DISK  "fedcba9876543210fedcba9876543210"
 #define ROOT  "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"
 
 static struct manifest *example(void)
@@ -28,6 +30,7 @@ static struct manifest *example(void)
     point->repository = g_strdup("id");
     point->sequence = 7;
     point->label = g_strdup("cohort-id-0007-abcd");
+    point->txid = g_strdup(TXID);
     point->not_before = g_strdup("a");
     point->not_after = g_strdup("b");
     point->tool = g_strdup("cohort");
@@ -43,6 +46,7 @@ static struct manifest *example(void)
     increment->bitmap = g_strdup("new");
     increment->previous_bitmap = g_strdup("old");
     increment->job = g_strdup("job2");
+    manifest_base_set(&increment->base, TXID, DISK);
     increment->changed_bytes = 65536;
     increment->hash_root = g_strdup(ROOT);
     return point;
@@ -69,6 +73,10 @@ static void what_is_written_reads_back(void **state)
     assert_null(full->bitmap);
     assert_true(increment->incremental);
     assert_string_equal(increment->previous_bitmap, "old");
+    assert_string_equal(read->txid, TXID);
+    assert_true(manifest_base_equal(
+        &increment->base, &manifest_find_disk(point, "increment")->base));
+    assert_false(manifest_base_equal(&full->base, &full->previous_base));
     assert_null(manifest_find_disk(read, "other"));
     g_autofree char *again = manifest_write(read);
     assert_string_equal(again, text);
@@ -107,6 +115,9 @@ static void what_is_unsound_is_refused(void **state)
         { "\"image\": \"increment.qcow2\"", "\"image\": \"/etc/passwd\"" },
         { "\"hashes\": \"full.hashes\"", "\"hashes\": null" },
         { ROOT, "short" },
+        { "\"txid\": \"" TXID, "\"txid\": \"0" },
+        { "\"disk\": \"" DISK, "\"disk\": \"..\", \"d\": \"" },
+        { "\"disk\": \"" DISK, "\"desk\": \"" DISK },
         { "\"job\": \"job\"", "\"jab\": \"job\"" },
         { "\"sequence\": 7", "\"sequence\": 7, \"sequence\": 8" },
         { "\"disks\": [", "\"disks\": [], \"others\": [" },

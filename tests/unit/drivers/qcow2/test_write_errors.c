@@ -12,7 +12,8 @@
 #include "drivers/qcow2/create.h"
 #include "drivers/qcow2/image.h"
 
-#define DISK_BYTES (1 * MIB)
+#define DISK_BYTES  (1 * MIB)
+#define WRITE_BYTES 4096
 
 static const struct block_driver *const drivers[] = { &driver_crash_disk,
                                                       &driver_qcow2, NULL };
@@ -49,10 +50,10 @@ static struct crash_disk *file_of(const struct rig *rig)
 
 static int co_write(const struct rig *rig, uint64_t offset, uint8_t value)
 {
-    uint8_t buffer[2048];
+    g_autofree uint8_t *buffer = g_malloc(WRITE_BYTES);
 
-    memset(buffer, value, sizeof(buffer));
-    return co_block_pwrite(rig->image, offset, sizeof(buffer), buffer, 0);
+    memset(buffer, value, WRITE_BYTES);
+    return co_block_pwrite(rig->image, offset, WRITE_BYTES, buffer, 0);
 }
 
 static void co_assert_clean(const struct rig *rig)
@@ -88,7 +89,7 @@ static void a_failed_sync_fails_all_later_flushes(void **state)
 static void co_failed_writes(struct block_graph *graph, void *opaque)
 {
     struct rig rig;
-    uint8_t buffer[2048];
+    uint8_t byte = 1;
 
     (void)opaque;
     co_rig_open(&rig, graph);
@@ -99,9 +100,8 @@ static void co_failed_writes(struct block_graph *graph, void *opaque)
     file_of(&rig)->fail_writes = 0;
     assert_int_equal(co_write(&rig, 16384, 3), 0);
     assert_int_equal(co_block_flush(rig.image), 0);
-    assert_int_equal(co_block_pread(rig.image, 8192, sizeof(buffer), buffer),
-                     0);
-    assert_int_equal(buffer[0], 0);
+    assert_int_equal(co_block_pread(rig.image, 8192, 1, &byte), 0);
+    assert_int_equal(byte, 0);
     assert_int_equal(co_block_del(graph, "image", NULL), 0);
     co_assert_clean(&rig);
 }
@@ -180,6 +180,70 @@ static void a_flush_of_data_alone_is_one_sync(void **state)
     run_in_graph(drivers, 0, co_rewritten, NULL);
 }
 
+/* The header is written and synced; then writes fail. */
+static void fail_after_a_sync(struct crash_disk *disk, void *opaque)
+{
+    unsigned int *flushes = opaque;
+
+    if (disk->flushes > *flushes) {
+        disk->fail_writes = -EIO;
+    }
+}
+
+static void co_half_shrunk(struct block_graph *graph, void *opaque)
+{
+    struct rig rig;
+    unsigned int flushes;
+
+    (void)opaque;
+    co_rig_open(&rig, graph);
+    assert_int_equal(co_write(&rig, 0, 1), 0);
+    assert_int_equal(co_write(&rig, DISK_BYTES - 4096, 1), 0);
+    assert_int_equal(co_block_flush(rig.image), 0);
+    flushes = file_of(&rig)->flushes;
+    file_of(&rig)->moment = fail_after_a_sync;
+    file_of(&rig)->opaque = &flushes;
+    assert_int_equal(co_block_truncate(rig.image, DISK_BYTES / 2, true, NULL),
+                     0);
+    assert_int_equal(file_of(&rig)->fail_writes, -EIO);
+    assert_int_equal(block_size(rig.image), DISK_BYTES / 2);
+    assert_int_equal(load_be64(file_of(&rig)->now->data + QCOW2_SIZE),
+                     DISK_BYTES / 2);
+    file_of(&rig)->moment = NULL;
+    file_of(&rig)->fail_writes = 0;
+    assert_int_equal(co_write(&rig, 8192, 3), 0);
+    assert_int_equal(co_block_flush(rig.image), 0);
+    assert_int_equal(co_block_del(graph, "image", NULL), 0);
+    co_assert_clean(&rig);
+}
+
+static void a_disk_has_the_size_that_its_header_says(void **state)
+{
+    (void)state;
+    run_in_graph(drivers, 0, co_half_shrunk, NULL);
+}
+
+static void co_unsynced_header(struct block_graph *graph, void *opaque)
+{
+    struct rig rig;
+
+    (void)opaque;
+    co_rig_open(&rig, graph);
+    assert_int_equal(co_write(&rig, 0, 1), 0);
+    assert_int_equal(co_block_flush(rig.image), 0);
+    file_of(&rig)->fail_flushes = -EIO;
+    assert_int_equal(co_block_truncate(rig.image, DISK_BYTES / 2, true, NULL),
+                     -EIO);
+    file_of(&rig)->fail_flushes = 0;
+    assert_int_equal(co_block_flush(rig.image), -EIO);
+}
+
+static void a_failed_sync_of_the_header_is_final(void **state)
+{
+    (void)state;
+    run_in_graph(drivers, 0, co_unsynced_header, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -187,6 +251,8 @@ int main(void)
         cmocka_unit_test(a_full_disk_is_told_and_mends),
         cmocka_unit_test(data_never_goes_over_a_table),
         cmocka_unit_test(a_flush_of_data_alone_is_one_sync),
+        cmocka_unit_test(a_disk_has_the_size_that_its_header_says),
+        cmocka_unit_test(a_failed_sync_of_the_header_is_final),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,292 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A qcow2 image in a daemon, under random requests over NBD, beside the byte
+array that it must equal.
+
+    disk = Qcow2Disk(host, path, content, chance)
+    disk.open(options)       opens the node and an export, connects
+    disk.batch(16)           requests that do not overlap, all at once
+    disk.flush(), disk.verify(), disk.resize(size)
+    disk.close()             or disk.crash(): SIGKILL in the middle of a batch
+
+`host` has a .daemon (cohortd or qemu-storage-daemon) and starts another with
+.restart(). What is drawn from `chance` depends on nothing that is read.
+"""
+import errno
+
+import nbd
+
+from support.disk_model import SECTOR, DiskModel, first_difference
+from support.images import KIB, MIB, qemu_img
+from support.qcow2_images import child
+from support.qmp import QmpError
+
+KINDS = ["write"] * 7 + ["zero", "zero", "unmap", "trim", "trim", "read",
+                         "read"]
+
+
+class Request:
+    def __init__(self, kind, offset, length, data):
+        self.kind, self.offset, self.length = kind, offset, length
+        self.data = data  # what is there afterwards; None: the same
+        self.client = self.cookie = self.buffer = None
+
+    def send(self, client, flags):
+        self.client = client
+        if self.kind == "read":
+            self.buffer = bytearray(self.length)
+            self.cookie = client.aio_pread(self.buffer, self.offset)
+        elif self.kind == "write":
+            self.buffer = bytes(self.data)
+            self.cookie = client.aio_pwrite(self.buffer, self.offset,
+                                            flags=flags)
+        elif self.kind == "flush":
+            self.cookie = client.aio_flush()
+        elif self.kind == "trim":
+            self.cookie = client.aio_trim(self.length, self.offset)
+        else:
+            if self.kind == "zero":
+                flags |= nbd.CMD_FLAG_NO_HOLE
+            self.cookie = client.aio_zero(self.length, self.offset,
+                                          flags=flags)
+
+    def finish(self):
+        """Did it succeed?"""
+        try:
+            assert self.client.aio_command_completed(self.cookie)
+            return True
+        except nbd.Error:
+            return False
+
+
+def check_status(client, content):
+    """What is told to be zero is zero."""
+    size, offset = len(content), 0
+    while offset < size:
+        extents = []
+
+        def told(context, _offset, entries, _error, extents=extents):
+            if context == "base:allocation":
+                extents += entries
+        client.block_status(size - offset, offset, told)
+        assert extents
+        for length, flags in zip(extents[::2], extents[1::2]):
+            end = min(offset + length, size)
+            piece = content[offset:end]
+            if flags & nbd.STATE_ZERO and piece != bytes(len(piece)):
+                at = first_difference(piece, bytes(len(piece)))
+                raise AssertionError(f"{offset + at} is said to be zero, in "
+                                     f"the extent {offset}+{length}")
+            offset = end
+
+
+class Fault:
+    """The write number `number` to an image's file fails with `error`."""
+
+    def __init__(self, chance):
+        self.number = chance.randint(1, 25)
+        self.error = chance.choice([errno.EIO, errno.ENOSPC])
+
+    def over(self, file):
+        """The node with it, above the file's node."""
+        steps = [{"event": "write_aio", "state": state, "new_state": state + 1}
+                 for state in range(1, self.number)]
+        return {"driver": "blkdebug", "image": file, "set-state": steps,
+                "inject-error": [{"event": "write_aio", "iotype": "write",
+                                  "state": self.number, "once": True,
+                                  "errno": self.error}]}
+
+
+class Qcow2Disk:
+    def __init__(self, host, path, content, cluster, chance):
+        self.host, self.path, self.chance = host, path, chance
+        self.cluster = cluster
+        self.model = DiskModel(content)
+        self.clients = []
+        self.options, self.fault = {}, None
+        self.failures = 0  # requests that failed, as some must
+
+    # Opening and closing.
+
+    def open(self, fault=None, **options):
+        """With a `fault` (Fault) one write to the file fails."""
+        self.options, self.fault = options, fault
+        file = {**child(self.path), "discard": "unmap"}
+        if fault is not None:
+            file = fault.over(file)
+        self.host.daemon.qmp.command("blockdev-add", {
+            "driver": "qcow2", "node-name": "disk", **options, "file": file})
+        self.connect()
+
+    def connect(self):
+        self.host.daemon.qmp.command(
+            "block-export-add", type="nbd", id="export", node_name="disk",
+            name="disk", writable=True)
+        for _ in range(self.chance.choice([1, 1, 2])):
+            client = nbd.NBD()
+            client.add_meta_context("base:allocation")
+            client.connect_uri(self.host.daemon.nbd_uri("disk"))
+            self.clients.append(client)
+
+    def disconnect(self):
+        for client in self.clients:
+            client.shutdown()
+        self.clients = []
+        qmp = self.host.daemon.qmp
+        qmp.command("block-export-del", id="export", mode="hard")
+        qmp.wait_event("BLOCK_EXPORT_DELETED", id="export")
+
+    def close(self):
+        if self.fault is not None:
+            self.flush()  # closing tells nobody
+        self.disconnect()
+        self.host.daemon.qmp.command("blockdev-del", node_name="disk")
+        self.model.flushed()
+
+    # Requests.
+
+    def _place(self, taken):
+        chance, size = self.chance, self.model.size
+        unit = chance.choice([1, SECTOR, 4 * KIB, self.cluster, self.cluster])
+        limit = chance.choice([300 * KIB, 300 * KIB, 3 * MIB])
+        length = max(1, min(unit * chance.randint(1, 5), size, limit))
+        offset = chance.randrange(0, size - length + 1) // unit * unit
+        start = offset // SECTOR * SECTOR
+        end = -(-(offset + length) // SECTOR) * SECTOR
+        if any(start < other_end and other_start < end
+               for other_start, other_end in taken):
+            return None
+        taken.append((start, end))
+        return offset, length
+
+    def _data(self, kind, length):
+        if kind == "read":
+            return None
+        if kind != "write":
+            return bytes(length)
+        draw = self.chance.random()
+        if draw < 0.6:
+            return self.chance.randbytes(length)
+        if draw < 0.7:
+            return bytes(length)
+        return bytes([self.chance.randrange(256)]) * length
+
+    def plan(self, count):
+        taken, requests = [], []
+        for _ in range(count):
+            kind = self.chance.choice(KINDS)
+            place = self._place(taken)
+            if place is not None:
+                data = self._data(kind, place[1])
+                requests.append(Request(kind, *place, data))
+        return requests
+
+    def _send(self, requests):
+        for request in requests:
+            flags = nbd.CMD_FLAG_FUA if self.chance.random() < 0.05 else 0
+            request.send(self.chance.choice(self.clients), flags)
+
+    def _wait(self):
+        for client in self.clients:
+            while client.aio_in_flight() > 0:
+                client.poll(-1)
+
+    def batch(self, count, flush=False):
+        """With `flush`, one is under way together with the rest: what was
+        done before is durable after it."""
+        requests = self.plan(count)
+        self._send(requests)
+        barrier = None
+        if flush:
+            barrier = Request("flush", 0, 0, None)
+            barrier.send(self.chance.choice(self.clients), 0)
+        self._wait()
+        if barrier is not None and barrier.finish():
+            self.model.flushed()
+        elif barrier is not None:
+            self._note_failure("a flush")
+        for request in requests:
+            done = request.finish()
+            if not done:
+                self._note_failure(request.kind)
+            self._apply(request, done)
+        self.model.batch_done()
+
+    def _note_failure(self, what):
+        """One write fails, so whatever needed it; no more than the fault can
+        reach."""
+        assert self.fault is not None, f"{what} failed"
+        self.failures += 1
+
+    def _apply(self, request, done):
+        offset, length = request.offset, request.length
+        if request.kind == "read":
+            assert done, "a read failed"
+            self.model.check(offset, request.buffer)
+        elif request.kind == "trim" or not done:
+            old = bytes(self.model.content[offset:offset + length])
+            found = bytes(self.clients[0].pread(length, offset))
+            self.model.after_either(offset, old, request.data, found)
+        else:
+            self.model.change(offset, request.data)
+
+    def flush(self):
+        """After a fault, again: only a failed sync is final."""
+        client = self.chance.choice(self.clients)
+        try:
+            client.flush()
+        except nbd.Error:
+            self._note_failure("a flush")
+            client.flush()
+        self.model.flushed()
+
+    # Looking.
+
+    def read(self, step=MIB):
+        size, client = self.model.size, self.clients[0]
+        return b"".join(client.pread(min(step, size - offset), offset)
+                        for offset in range(0, size, step))
+
+    def verify(self):
+        """As a whole, in random pieces, and what is told of zeroes."""
+        self.model.check(0, self.read())
+        for _ in range(20):
+            offset, length = self._place([])
+            self.model.check(offset, self.clients[0].pread(length, offset))
+        check_status(self.clients[0], self.model.content)
+
+    def resize(self, size):
+        """qemu-storage-daemon 7.2 refuses while there is an export and aborts
+        when there is none, so qemu-img does it there."""
+        if self.host.is_qemu:
+            self.close()
+            qemu_img("resize", "-q", "-f", "qcow2", "--shrink", self.path,
+                     str(size))
+            self.model.resize(size)
+            self.open(**self.options)
+            return
+        self.disconnect()
+        try:
+            self.host.daemon.qmp.command("block_resize", {
+                "node-name": "disk", "size": size})
+            self.model.resize(size)
+        except QmpError:
+            self._note_failure("block_resize")
+        self.connect()
+        assert self.clients[0].get_size() == self.model.size
+
+    # Crashing.
+
+    def crash(self, count, answers):
+        """Kills the daemon when `answers` of a batch's requests are done."""
+        requests = self.plan(count)
+        self._send(requests)
+        for client in self.clients:
+            while client.aio_in_flight() > max(0, count - answers):
+                client.poll(-1)
+        for request in requests:
+            if request.data is not None:
+                self.model.change(request.offset, request.data)
+        self.model.batch_done()
+        self.host.daemon.kill()
+        self.clients = []
+        self.host.restart()
