@@ -430,7 +430,7 @@ def test_no_room_at_the_end_is_told_and_loses_nothing(cohortd, path):
     daemon.qmp.command("block-export-add", type="nbd", id="e",
                        node_name="disk", writable=True)
     write(daemon, "write 1M 64k")
-    daemon.qmp.command("block-export-del", id="e")
+    daemon.qmp.command("block-export-del", id="e", mode="hard")
     daemon.qmp.wait_event("BLOCK_EXPORT_DELETED")
     limit_file_size(daemon, os.path.getsize(path))
     with pytest.raises(QmpError, match="stays open"):
