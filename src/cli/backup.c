@@ -123,7 +123,10 @@ static int record_changes(struct backup *backup,
                      "disk '%s': its record of changes will be kept in memory "
                      "only, and be lost when the daemon ends (%s)",
                      disk->node, why->message);
-        return add_bitmap(backup, disk, false, err);
+        /* Is it the disk, or can the daemon keep no records at all? */
+        daemon_features_clear(&backup->features);
+        ret = daemon_features_query(backup->client, &backup->features, err);
+        return ret < 0 ? ret : add_bitmap(backup, disk, false, err);
     }
     if (ret < 0) {
         g_propagate_error(err, g_steal_pointer(&why));

@@ -71,6 +71,11 @@ const char *qmp_client_peer(const struct qmp_client *client)
 static int lost(struct qmp_client *client, GError **err, const char *why)
 {
     client->is_lost = true;
+    if (client->peer == NULL) {
+        /* One that has just died may still have taken the connection. */
+        return error_set(err, -EPIPE, "cannot reach the daemon at '%s': %s",
+                         client->address, why);
+    }
     return error_set(err, -EPIPE, "lost the daemon at '%s': %s",
                      client->address, why);
 }

@@ -492,9 +492,9 @@ void co_tracker_end(struct tracker *tracker)
     co_mutex_unlock(&tracker->lock);
 }
 
-/* Pages for P, for S, and for what may change of both until the old ones are
- * free: one of them keeps still while the other records. */
-#define PAGE_COPIES 3
+/* Pages for P and for S, and once more until the old ones are free: a pair that
+ * was undone and frozen anew between two flips has changed in both. */
+#define PAGE_COPIES 4
 
 void tracker_needs(const struct tracker *tracker,
                    uint64_t size_bytes,

@@ -186,16 +186,19 @@ static int co_closing(struct block_watcher *watcher,
 {
     struct tracking *tracking = LIST_ENTRY(watcher, struct tracking, watcher);
     g_autoptr(GError) error = NULL;
+    bool stays;
     int ret;
 
     co_move(block_home(node));
     ret = co_image_bitmaps_store(node, &error);
-    if (ret == 0 || !may_stay) {
+    /* A corrupt image would not take them later either. */
+    stays = ret < 0 && ret != -EIO && may_stay;
+    if (!stays) {
         co_image_bitmaps_finish(node);
         co_close_tracker(node);
     }
     co_move(tracking->main);
-    if (ret < 0 && may_stay) {
+    if (stays) {
         g_propagate_prefixed_error(err, g_steal_pointer(&error),
                                    "Node '%s' stays open. Make room, or remove "
                                    "what cannot be stored, and try again: ",
@@ -206,7 +209,7 @@ static int co_closing(struct block_watcher *watcher,
             "they stay marked as being in use: %s",
             block_name(node), error->message);
     }
-    return ret;
+    return stays || !may_stay ? ret : 0;
 }
 
 void tracking_init(struct tracking *tracking,

@@ -15,6 +15,7 @@
 
 #include "base/bytes.h"
 #include "drivers/drivers.h"
+#include "drivers/qcow2/bitmaps.h"
 #include "drivers/qcow2/check.h"
 #include "loop/coroutine.h"
 #include "loop/loop.h"
@@ -31,6 +32,8 @@
 #define DATA_FILE_BIT    4
 #define DATA_FILE_BYTES  (128 * 1024)
 #define STATUS_CALLS_MAX 4096
+#define BITMAP_WORDS     1024
+#define BITMAP_BITS_MAX  9 /* of its granularity */
 
 struct session {
     struct loop *loop;
@@ -181,6 +184,51 @@ static bool co_is_sound(struct session *session)
            !result.tables_overlap;
 }
 
+static void count_words(void *opaque,
+                        uint64_t first_word,
+                        const uint64_t *words,
+                        uint64_t word_count)
+{
+    uint64_t *next = opaque;
+
+    g_assert(first_word >= *next && word_count > 0 && words != NULL);
+    *next = first_word + word_count;
+}
+
+/* Loads each; takes the first one out and stores one of ours. */
+static void co_use_bitmaps(struct block_node *node, bool read_only)
+{
+    static const uint64_t words[BITMAP_WORDS] = { 1, 2, 3 };
+    const struct qcow2_bitmap_content content = {
+        .name = "fuzz",
+        .granularity_bits = BITMAP_BITS_MAX,
+        .words = words,
+        .word_count = BITMAP_WORDS,
+    };
+    const GPtrArray *list = qcow2_bitmaps_list(node);
+
+    for (guint i = 0; i < list->len; i++) {
+        uint64_t next = 0;
+
+        if (qcow2_bitmap_problem(node, list->pdata[i]) == NULL) {
+            (void)co_qcow2_bitmap_load(node, list->pdata[i], count_words, &next,
+                                       NULL);
+        }
+    }
+    if (read_only) {
+        return;
+    }
+    if (list->len > 0) {
+        const struct qcow2_stored_bitmap *first = list->pdata[0];
+        g_autofree char *name = g_strdup(first->name);
+
+        (void)co_qcow2_bitmap_remove(node, name, NULL);
+    }
+    if (block_size(node) <= (BITMAP_WORDS * UINT64_C(64)) << BITMAP_BITS_MAX) {
+        (void)co_qcow2_bitmaps_store(node, &content, 1, NULL);
+    }
+}
+
 static void co_use(struct session *session, bool read_only)
 {
     bool was_sound = co_is_sound(session);
@@ -194,6 +242,7 @@ static void co_use(struct session *session, bool read_only)
     for (unsigned int i = 0; !read_only && i < ACTIONS; i++) {
         co_act(session, node);
     }
+    co_use_bitmaps(node, read_only);
     if (was_sound) {
         co_compare_window(session, node);
     }

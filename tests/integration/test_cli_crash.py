@@ -11,11 +11,9 @@ import pytest
 
 from support.daemon import cohortd_binary
 from support.disks import add_disk
-from support.images import KIB, MIB, sparse_image
+from support.images import sparse_image
 from support.qmp_proxy import DROP
-from support.waiting import wait_for_file
-from test_cli_backup import (FAILED, OK, OTHER_SIZE, UNREACHABLE, Rig, change,
-                             wait_concluded)
+from test_cli_backup import OK, Rig, change, wait_concluded
 
 BOTH = {"disk-a": "incremental", "disk-b": "incremental"}
 

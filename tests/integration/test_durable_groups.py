@@ -101,6 +101,22 @@ def test_a_group_killed_while_pending_has_aborted(daemon, cohortd, tmp_path):
     assert all(dirty_bytes(other, disk) >= 128 * KIB for disk in DISKS)
 
 
+def test_the_group_after_a_cancelled_one_finds_room(daemon):
+    "Undone and frozen anew at once, with writes before each prepare."
+    for number in range(6):
+        run_group(daemon, label=f"L{number}", auto_finalize=False)
+        for disk in DISKS:
+            daemon.qmp.wait_event("BLOCK_JOB_PENDING", id=f"job-{disk}")
+            qemu_io(daemon.nbd_uri(disk),
+                    f"write -P 8 {1024 + number * 64}k 64k")
+        if number % 2 == 0:
+            daemon.qmp.command("job-cancel", id="job-a")
+            assert wait_all(daemon) == ["CANCELLED"] * 3
+        else:
+            daemon.qmp.command("job-finalize", id="job-a")
+            assert wait_all(daemon) == ["COMPLETED"] * 3
+
+
 def test_a_cancelled_group_has_aborted(daemon):
     "One cancel: all keep their bits, and the outcome says so."
     run_group(daemon, auto_finalize=False)
