@@ -17,7 +17,7 @@ import nbd
 
 from support.disk_model import SECTOR, DiskModel, first_difference
 from support.images import KIB, MIB, qemu_img
-from support.qcow2_images import child
+from support.qcow2_images import child, to_raw
 from support.qmp import QmpError
 
 KINDS = ["write"] * 7 + ["zero", "zero", "unmap", "trim", "trim", "read",
@@ -291,14 +291,8 @@ class Qcow2Disk:
             self._note_failure("block status")
 
     def resize(self, size):
-        """qemu-storage-daemon 7.2 refuses while there is an export and aborts
-        when there is none, so qemu-img does it there."""
         if self.host.is_qemu:
-            self.close()
-            qemu_img("resize", "-q", "-f", "qcow2", "--shrink", self.path,
-                     str(size))
-            self.model.resize(size)
-            self.open(**self.options)
+            self._resize_with_qemu_img(size)
             return
         self.disconnect()
         try:
@@ -309,6 +303,21 @@ class Qcow2Disk:
             self._note_failure("block_resize")
         self.connect()
         assert self.clients[0].get_size() == self.model.size
+
+    def _resize_with_qemu_img(self, size):
+        """Since qemu-storage-daemon 7.2 refuses while there is an export, and
+        aborts when there is none. What was behind the end of the disk in its
+        last cluster comes back when it grows."""
+        self.close()
+        before = bytes(self.model.content[:size])
+        qemu_img("resize", "-q", "-f", "qcow2", "--shrink", self.path,
+                 str(size))
+        raw = to_raw(self.path, self.path.with_suffix(".raw"))
+        with open(raw, "rb") as file:
+            self.model.replace(file.read())
+        assert self.model.size == size
+        assert self.model.content.startswith(before)
+        self.open(**self.options)
 
     # Crashing.
 

@@ -112,6 +112,9 @@ class Round:
         if self.crashes and chance.random() < 0.2:
             fault = Fault(chance)
             self.crashed = True  # it may leak as after a crash
+            if fault.kind == "flush":  # nothing is written back from then on
+                options.pop("l2-cache-size", None)
+                options.pop("refcount-cache-size", None)
         self.say(f"open {options}" + ("" if fault is None else
                                       f", {fault.words()}"))
         self.disk.open(fault, **options)
