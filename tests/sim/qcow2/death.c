@@ -128,7 +128,7 @@ static void co_go_on(struct death *death,
 
     for (unsigned int i = 0; i < 6; i++) {
         uint64_t length =
-            MIN(bytes, random_between(random, 1, 12) * SECTOR_BYTES);
+            min_u64(bytes, random_between(random, 1, 12) * SECTOR_BYTES);
         uint64_t offset =
             random_below(random, (bytes - length) / SECTOR_BYTES + 1) *
             SECTOR_BYTES;
