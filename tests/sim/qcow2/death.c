@@ -127,8 +127,8 @@ static void co_go_on(struct death *death,
     g_autofree uint8_t *found = g_malloc(bytes);
 
     for (unsigned int i = 0; i < 6; i++) {
-        uint64_t length =
-            min_u64(bytes, random_between(random, 1, 12) * SECTOR_BYTES);
+        uint64_t drawn = random_between(random, 1, 12) * SECTOR_BYTES;
+        uint64_t length = MIN(bytes, drawn); /* which names both twice */
         uint64_t offset =
             random_below(random, (bytes - length) / SECTOR_BYTES + 1) *
             SECTOR_BYTES;
