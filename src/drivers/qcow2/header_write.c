@@ -90,6 +90,18 @@ static int header_error(struct qcow2_image *image, int ret, GError **err)
                            block_name(image->node));
 }
 
+int co_qcow2_header_undo(struct qcow2_image *image, int error)
+{
+    if (qcow2_commit_failure(image) == 0) {
+        int ret = co_qcow2_write_header(image, NULL);
+
+        if (ret < 0) {
+            qcow2_commit_fail(image, ret);
+        }
+    }
+    return error;
+}
+
 int co_qcow2_write_header(struct qcow2_image *image, GError **err)
 {
     int ret;

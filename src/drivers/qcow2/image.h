@@ -54,7 +54,9 @@ struct qcow2_image {
     bool has_subclusters;
     uint64_t subcluster_bytes; /* cluster_bytes without subclusters */
     bool external_data;        /* there is a data file */
-    bool data_is_raw; /* ... and host offset equals guest offset in it */
+    bool data_is_raw;     /* ... and host offset equals guest offset in it */
+    uint64_t raw_named;   /* raw_data.c: how often clusters were named ... */
+    uint64_t raw_durable; /* ... and how many of these times are durable */
 
     uint64_t *l1; /* header->l1_count entries, host byte order */
     struct table_cache *l2_slices;
@@ -185,6 +187,10 @@ void qcow2_undrained(struct block_node *node);
  * the old or the new ones; all else in the header stays as it is.
  * header_write.c */
 int co_qcow2_write_header(struct qcow2_image *image, GError **err);
+/* Such a write has failed with `error`, and the fields in memory are again as
+ * they were: makes the file say so, too. If that cannot be done nobody knows what
+ * it says, and commits fail for good. Returns `error`. */
+int co_qcow2_header_undo(struct qcow2_image *image, int error);
 /* Rewrites the whole header of an image of version 3, names and extensions
  * included; durable, and a crash leaves the old one or the new one. -EFBIG: it does
  * not fit into its cluster, and nothing was written. */

@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "drivers/qcow2/host_write.h"
 #include "drivers/qcow2/l2_table.h"
+#include "drivers/qcow2/metadata_commit.h"
 
 /* Much of this never waits, and others want to run, too. */
 #define SLICES_AT_A_TIME 16
@@ -53,6 +54,7 @@ static int co_name_clusters(struct qcow2_image *image,
 
         qcow2_slice_store(image, &slice, at, &entry);
     }
+    image->raw_named++;
     qcow2_slice_put(image, &slice);
     return 0;
 }
@@ -99,4 +101,23 @@ int co_qcow2_map_raw(struct qcow2_image *image,
         }
     }
     return ret;
+}
+
+bool qcow2_raw_is_settled(const struct qcow2_image *image)
+{
+    return image->raw_named == image->raw_durable;
+}
+
+int co_qcow2_settle_raw(struct qcow2_image *image)
+{
+    while (!qcow2_raw_is_settled(image)) {
+        uint64_t named = image->raw_named;
+        int ret = co_qcow2_commit(image);
+
+        if (ret < 0) {
+            return ret;
+        }
+        image->raw_durable = max_u64(image->raw_durable, named);
+    }
+    return 0;
 }

@@ -11,9 +11,15 @@
 
 #include "drivers/qcow2/image.h"
 
+/* Is all that co_qcow2_map_raw() has done durable? Before it is, no data may be
+ * written into a cluster that may be one of those. */
+bool qcow2_raw_is_settled(const struct qcow2_image *image);
+/* Makes it durable. */
+int co_qcow2_settle_raw(struct qcow2_image *image);
+
 /* All clusters that [offset, end) touches have data in the data file afterwards
  * and read as before; what of them lies behind `limit` has no place there yet.
- * Durable after the next commit. */
+ * Durable when settled. */
 int co_qcow2_map_raw(struct qcow2_image *image,
                      uint64_t offset,
                      uint64_t end,

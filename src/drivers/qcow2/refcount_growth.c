@@ -12,8 +12,9 @@
  *
  * All of that is written and durable before the header names it, in one sector;
  * no commit runs meanwhile. The old table is then freed as anything else. A
- * failure before the header changes nothing; one at the header is as final as a
- * failed sync, since nobody knows which table counts.
+ * failure before the header changes nothing; after one at the header the old
+ * header is written again, and if that fails, too, it is as final as a failed
+ * sync, since nobody knows which table counts.
  */
 #include <errno.h>
 
@@ -129,8 +130,10 @@ static int co_switch_table(struct qcow2_image *image,
     header->refcount_table_clusters = (uint32_t)growth->table_clusters;
     ret = co_qcow2_write_header(image, NULL);
     if (ret < 0) {
-        qcow2_commit_fail(image, ret);
-        return ret;
+        header->refcount_table_offset = old_offset;
+        header->refcount_table_clusters =
+            (uint32_t)(old_bytes / image->cluster_bytes);
+        return co_qcow2_header_undo(image, ret);
     }
     cluster_set_remove(image->metadata, old_offset, old_bytes);
     cluster_set_add(image->metadata, blocks_offset, blocks_bytes + new_bytes);

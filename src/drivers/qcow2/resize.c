@@ -100,8 +100,9 @@ static int co_switch_l1(struct qcow2_image *image,
     header->l1_count = count;
     ret = co_qcow2_write_header(image, NULL);
     if (ret < 0) {
-        qcow2_commit_fail(image, ret);
-        return ret;
+        header->l1_offset = old_offset;
+        header->l1_count = (uint32_t)(old_bytes / sizeof(uint64_t));
+        return co_qcow2_header_undo(image, ret);
     }
     g_free(image->l1);
     image->l1 = g_steal_pointer(l1);
@@ -167,6 +168,7 @@ static int co_store_size(struct qcow2_image *image, uint64_t size_bytes)
     ret = co_qcow2_write_header(image, NULL);
     if (ret < 0) {
         image->header->size_bytes = old_bytes;
+        return co_qcow2_header_undo(image, ret);
     }
     return ret;
 }

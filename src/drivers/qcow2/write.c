@@ -39,6 +39,7 @@ int qcow2_try_pwritev(struct block_node *node,
     if (image->corrupt || image->untouched ||
         qcow2_try_mapping(image, offset, bytes, &mapping) < 0 ||
         mapping.bytes < bytes || !is_in_place(&mapping) ||
+        !qcow2_raw_is_settled(image) ||
         !range_lock_is_free(&image->ranges, offset, bytes) ||
         !qcow2_data_may_go(image, mapping.host_offset, bytes)) {
         return -EAGAIN;
@@ -59,7 +60,7 @@ static int co_write_in_place(struct qcow2_image *image,
     int ret = co_qcow2_mapping(image, offset, bytes, &mapping);
 
     *ret_bytes = 0;
-    if (ret < 0 || !is_in_place(&mapping)) {
+    if (ret < 0 || !is_in_place(&mapping) || !qcow2_raw_is_settled(image)) {
         return ret;
     }
     vector_cursor_take(cursor, mapping.bytes);
@@ -67,16 +68,6 @@ static int co_write_in_place(struct qcow2_image *image,
                               cursor->piece, cursor->piece_count, flags);
     *ret_bytes = mapping.bytes;
     return ret;
-}
-
-/* There is no data in the data file yet; afterwards there is. */
-static int co_name_raw_data(struct qcow2_image *image,
-                            uint64_t offset,
-                            uint64_t end)
-{
-    int ret = co_qcow2_map_raw(image, offset, end, block_size(image->node));
-
-    return ret < 0 ? ret : co_qcow2_commit(image);
 }
 
 /* One piece. `*ret_bytes` may be 0: things have changed, look again. */
@@ -94,13 +85,16 @@ static int co_write_piece(struct qcow2_image *image,
     uint64_t end = round_up(limit, image->cluster_bytes);
     struct qcow2_mapping mapping;
     struct range_hold hold;
-    int ret = co_qcow2_mapping(image, offset, bytes, &mapping);
+    int ret = co_qcow2_settle_raw(image);
 
+    if (ret == 0) {
+        ret = co_qcow2_mapping(image, offset, bytes, &mapping);
+    }
     if (ret < 0) {
         return ret;
     }
     if (!is_in_place(&mapping) && image->data_is_raw) {
-        return co_name_raw_data(image, offset, limit);
+        return co_qcow2_map_raw(image, offset, limit, block_size(image->node));
     }
     if (is_in_place(&mapping)) {
         co_range_lock(&image->ranges, &hold, offset, mapping.bytes);

@@ -244,6 +244,78 @@ static void a_failed_sync_of_the_header_is_final(void **state)
     run_in_graph(drivers, 0, co_unsynced_header, NULL);
 }
 
+/* Fails the first write to the header after its preparations. */
+static void fail_the_header(struct crash_disk *disk, void *opaque)
+{
+    unsigned int *flushes = opaque;
+
+    disk->fail_writes = disk->flushes == *flushes ? -EIO : 0;
+}
+
+static void co_unwritten_header(struct block_graph *graph, void *opaque)
+{
+    struct rig rig;
+    unsigned int flushes;
+
+    (void)opaque;
+    co_rig_open(&rig, graph);
+    assert_int_equal(co_write(&rig, 0, 1), 0);
+    assert_int_equal(co_block_flush(rig.image), 0);
+    flushes = file_of(&rig)->flushes;
+    file_of(&rig)->moment = fail_the_header;
+    file_of(&rig)->opaque = &flushes;
+    assert_int_equal(co_block_truncate(rig.image, DISK_BYTES / 2, true, NULL),
+                     -EIO);
+    file_of(&rig)->moment = NULL;
+    file_of(&rig)->fail_writes = 0;
+    assert_int_equal(block_size(rig.image), DISK_BYTES);
+    assert_int_equal(co_block_flush(rig.image), -EIO);
+}
+
+static void a_header_of_which_nothing_is_known_is_final(void **state)
+{
+    (void)state;
+    run_in_graph(drivers, 0, co_unwritten_header, NULL);
+}
+
+/* The first write fails; before it the header is read. */
+static void fail_once(struct crash_disk *disk, void *opaque)
+{
+    unsigned int *moments = opaque;
+
+    ++*moments;
+    disk->fail_writes = *moments <= 2 ? -EIO : 0;
+}
+
+static void co_header_fails_once(struct block_graph *graph, void *opaque)
+{
+    struct rig rig;
+    unsigned int moments = 0;
+
+    (void)opaque;
+    co_rig_open(&rig, graph);
+    assert_int_equal(co_write(&rig, 0, 1), 0);
+    assert_int_equal(co_block_flush(rig.image), 0);
+    file_of(&rig)->moment = fail_once;
+    file_of(&rig)->opaque = &moments;
+    assert_int_equal(co_block_truncate(rig.image, DISK_BYTES / 2, true, NULL),
+                     -EIO);
+    assert_true(moments > 2);
+    file_of(&rig)->moment = NULL;
+    assert_int_equal(co_write(&rig, DISK_BYTES - 4096, 3), 0);
+    assert_int_equal(co_block_flush(rig.image), 0);
+    assert_int_equal(co_block_del(graph, "image", NULL), 0);
+    assert_int_equal(load_be64(file_of(&rig)->now->data + QCOW2_SIZE),
+                     DISK_BYTES);
+    co_assert_clean(&rig);
+}
+
+static void a_failed_write_of_the_header_is_undone(void **state)
+{
+    (void)state;
+    run_in_graph(drivers, 0, co_header_fails_once, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -253,6 +325,8 @@ int main(void)
         cmocka_unit_test(a_flush_of_data_alone_is_one_sync),
         cmocka_unit_test(a_disk_has_the_size_that_its_header_says),
         cmocka_unit_test(a_failed_sync_of_the_header_is_final),
+        cmocka_unit_test(a_header_of_which_nothing_is_known_is_final),
+        cmocka_unit_test(a_failed_write_of_the_header_is_undone),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
