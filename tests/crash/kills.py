@@ -29,6 +29,7 @@ from support.daemon import cohort_binary, cohortd_binary  # noqa: E402
 from world import Fault  # noqa: E402
 
 ROUNDS_IN_A_WORLD = 12
+FAULTS_MAX = 5
 PLACE = "/var/tmp"
 BUCKETS = [
     *(f"in {name}" for name in SPANS), *(f"during {name}" for name in WEIGHTS),
@@ -91,8 +92,6 @@ class Worker:
             self.results.put((seed, histogram, problem))
             if problem is None and not self.options.keep:
                 shutil.rmtree(folder, ignore_errors=True)
-            if problem is not None:
-                self.left.value = 0
         self.results.put(None)
 
 
@@ -143,6 +142,8 @@ def main():
         if problem is not None:
             problems.append(problem)
             print(f"FAULT {problem}", flush=True)
+            if len(problems) == FAULTS_MAX:
+                left.value = 0
         kills = histogram.counts.get("kills", 0)
         if kills - told >= 100:
             told = kills

@@ -169,7 +169,7 @@ class World:
         """disk -> name -> BlockDirtyInfo, of those that are persistent."""
         return {info["node-name"]: {
             found["name"]: found for found in info.get("dirty-bitmaps", [])
-            if found["persistent"]}
+            if found["persistent"] and "name" in found}
             for info in self.daemon.qmp.command("query-named-block-nodes")}
 
     def check_agreement(self, bitmaps):
