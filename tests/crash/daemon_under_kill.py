@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 
-from support.qmp import Qmp
+from support.qmp import Qmp, QmpTimeout
 
 START_TIMEOUT_S = 60
 
@@ -80,7 +80,12 @@ class CohortDaemon:
             if time.monotonic() > deadline:
                 raise DaemonFailed("cohortd does not start:\n" + self.tail())
             time.sleep(0.001)
-        self.qmp = Qmp(self.qmp_path)
+        try:
+            self.qmp = Qmp(self.qmp_path)
+        except (OSError, EOFError, QmpTimeout):
+            if self.killed:
+                return False
+            raise
         return True
 
     def uri(self, name):

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Kills cohortd, cohort, or both, again and again, under load.
 
-    kills.py [--kills N | --seconds S] [--seed N] [--keep] [--worlds N]
+    kills.py [--cuts] [--kills N | --seconds S] [--seed N] [--keep]
+             [--worlds N]
 
 Several worlds side by side, each with disks, a daemon and a repository of its
 own (rounds.py). Ends with what was hit; fails if a promise was broken or a bucket
@@ -24,7 +25,8 @@ os.environ["PATH"] += ":/usr/sbin:/sbin"
 
 from buckets import Histogram, SPANS, VERBS  # noqa: E402
 from daemon_under_kill import DaemonFailed  # noqa: E402
-from rounds import Rounds, WEIGHTS  # noqa: E402
+from power_cuts import PowerRounds  # noqa: E402
+from rounds import Rounds  # noqa: E402
 from support.daemon import cohort_binary, cohortd_binary  # noqa: E402
 from world import Fault  # noqa: E402
 
@@ -32,15 +34,16 @@ ROUNDS_IN_A_WORLD = 12
 FAULTS_MAX = 5
 PLACE = "/var/tmp"
 BUCKETS = [
-    *(f"in {name}" for name in SPANS), *(f"during {name}" for name in WEIGHTS),
+    *(f"in {name}" for name in SPANS),
+    *(f"during {name}" for name in Rounds.WEIGHTS),
     *(f"in verb {verb}" for verb in VERBS),
     *(f"killed: {victim}" for victim in ("daemon", "cohort", "both")),
     "points made under load", "settled: published", "settled: not published"]
 
 
-def one_world(folder, seed, histogram, is_over):
+def one_world(kind, folder, seed, histogram, is_over):
     """Some rounds; returns what is wrong, or None."""
-    rounds = Rounds(folder, seed, cohortd_binary(), cohort_binary())
+    rounds = kind(folder, seed, cohortd_binary(), cohort_binary())
     number = 0
     try:
         rounds.create()
@@ -56,9 +59,7 @@ def one_world(folder, seed, histogram, is_over):
                 f"{traceback.format_exc(limit=-4)}"
                 f"the daemon said last:\n{daemon.tail(20) if daemon else ''}")
     finally:
-        rounds.world.release()
-        if rounds.guests is not None and rounds.guests.process.is_alive():
-            rounds.guests.process.kill()
+        rounds.release()
         histogram.merge(rounds.histogram)
     return None
 
@@ -86,7 +87,9 @@ class Worker:
             folder = pathlib.Path(f"{PLACE}/cohort-kills-{os.getpid()}-{seed}")
             histogram = Histogram()
             try:
-                problem = one_world(folder, seed, histogram, self.is_over)
+                problem = one_world(
+                    PowerRounds if self.options.cuts else Rounds, folder, seed,
+                    histogram, self.is_over)
             except BaseException:
                 problem = f"seed {seed}: {traceback.format_exc()}"
             self.results.put((seed, histogram, problem))
@@ -98,6 +101,8 @@ class Worker:
 def parse():
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--cuts", action="store_true",
+                        help="cut the power instead (power_cuts.py)")
     parser.add_argument("--kills", type=int, default=1 << 30)
     parser.add_argument("--seconds", type=float, default=1 << 30)
     parser.add_argument("--seed", type=int)

@@ -57,8 +57,6 @@ MOMENTS = {
     "checkpoint": [("tracking_flip_begin", 3), ("tracking_flip_pages", 3),
                    ("tracking_flip_end", 3)],
 }
-WEIGHTS = {"load": 3, "backup": 14, "verbs": 10, "resize": 3, "close": 4,
-           "recovery": 5, "checkpoint": 1}
 
 
 class Trigger:
@@ -69,6 +67,7 @@ class Trigger:
         self.left = nth
         self.delay_s = delay_s
         self.fire = fire
+        self.firing = threading.Event()
         self.fired = threading.Event()
 
     def line(self, line):
@@ -78,7 +77,8 @@ class Trigger:
                 self.go()
 
     def go(self):
-        if not self.fired.is_set():
+        if not self.firing.is_set():
+            self.firing.set()
             if self.delay_s > 0:
                 time.sleep(self.delay_s)
             self.fire()
@@ -86,10 +86,17 @@ class Trigger:
 
 
 class Rounds:
+    KINDS = ("raw", "qcow2", "loop")
+    DISK_BYTES = 12 * MIB
+    POINTS_MAX = 40
+    WEIGHTS = {"load": 3, "backup": 14, "verbs": 10, "resize": 3, "close": 4,
+               "recovery": 5, "checkpoint": 1}
+
     def __init__(self, folder, seed, cohortd, cohort):
         self.seed = seed
         self.rng = random.Random(seed)
-        self.world = World(folder, cohortd, cohort, ("raw", "qcow2", "loop"))
+        self.world = World(self.place(folder), folder, cohortd, cohort,
+                           self.KINDS, self.DISK_BYTES)
         self.records = [f"{folder}/{index}.record" for index in range(3)]
         self.verbs = Verbs(self.world.names(), f"{seed} verbs")
         self.histogram = Histogram()
@@ -101,6 +108,20 @@ class Rounds:
         self.runs = []          # [began, ended, exit code] of cohort backup
         self.what = "creating"
         self.must_stop = False
+
+    def place(self, folder):
+        """Where the world is, all of it."""
+        return folder
+
+    def release(self):
+        self.world.release()
+        if self.guests is not None and self.guests.process.is_alive():
+            self.guests.process.kill()
+
+    def is_firm(self, disk, crashed):
+        """What must be on that disk; see record.py."""
+        return firm_after_cut if crashed and disk.kind == "qcow2" \
+            else firm_after_kill
 
     # What goes on.
 
@@ -231,22 +252,27 @@ class Rounds:
             self.trigger.go()
         deadline = time.monotonic() + FIRE_TIMEOUT_S
         while not self.trigger.fired.wait(0.01):
-            if self.problem is not None or not self.world.daemon.is_alive():
+            if self.trigger.firing.is_set():
+                self.trigger.fired.wait()
+            elif self.problem is not None or not self.world.daemon.is_alive():
                 break
-            if may_end() or time.monotonic() > deadline:
+            elif may_end() or time.monotonic() > deadline:
                 self.trigger.go()
         if not self.trigger.fired.is_set() and self.problem is None and \
                 self.what != "close":
             raise Fault("the daemon ended by itself:\n" +
                         self.world.daemon.tail())
 
+    def choose_victim(self, activity):
+        if activity != "backup":
+            return "daemon"
+        return self.rng.choices(("daemon", "cohort", "both"), (6, 2, 2))[0]
+
     def round(self):
         """A kill and what follows; `recovery` counts both of its kills."""
         rng = self.rng
-        activity = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
-        victim = "daemon"
-        if activity == "backup":
-            victim = rng.choices(("daemon", "cohort", "both"), (6, 2, 2))[0]
+        activity = rng.choices(list(self.WEIGHTS), self.WEIGHTS.values())[0]
+        victim = self.choose_victim(activity)
         self.what, self.problem, self.must_stop = activity, None, False
         self.runs, self.cohort_process, self.under_way = [], None, 0
         self.verb_under_way = None
@@ -332,15 +358,15 @@ class Rounds:
             pattern, most = self.rng.choice(MOMENTS["recovery"])
             self.trigger = Trigger(pattern, self.rng.randint(1, most),
                                    self.rng.choice((0, 0, 0.001)),
-                                   lambda: world.daemon.kill())
-            world.start(self.on_line)
+                                   self.fire_recovery)
+            self.start_for_recovery()
             if world.daemon.ready():
                 # What nobody asks for is not sealed.
                 try:
                     world.daemon.qmp.command("x-cohort-query-transactions")
                 except (OSError, EOFError, QmpTimeout):
                     pass
-                world.daemon.kill()
+                self.fire_recovery()
             world.daemon.wait()
             self.trigger = None
             self.kills += 1
@@ -350,6 +376,12 @@ class Rounds:
             for span in open_spans(world.daemon.lines):
                 self.histogram.add(f"in {span}, while it recovered"
                                    if span[:4] == "flip" else f"in {span}")
+
+    def start_for_recovery(self):
+        self.world.start(self.on_line)
+
+    def fire_recovery(self):
+        self.world.daemon.kill()
 
     # What must be true.
 
@@ -386,15 +418,14 @@ class Rounds:
             try:
                 numbers[disk.name] = disk.known.check(
                     contents[disk.name], writes[disk.name],
-                    firm_after_cut if crashed and disk.kind == "qcow2"
-                    else firm_after_kill, disk.name)
+                    self.is_firm(disk, crashed), disk.name)
             except Wrong as wrong:
                 raise Fault(str(wrong)) from wrong
         self.check_bitmaps(crashed, writes, numbers)
         self.check_backups(crashed, contents, writes)
         for disk in world.disks:
             disk.known.settle(numbers[disk.name])
-        world.forget_repo_if_long()
+        world.forget_repo_if_long(self.POINTS_MAX)
 
     def check_bitmaps(self, crashed, writes, numbers):
         world = self.world

@@ -14,8 +14,6 @@ from daemon_under_kill import CohortDaemon
 from record import Known, Wrong, firm_before, numbers_of, read_record
 
 MIB = 1 << 20
-DISK_BYTES = 12 * MIB
-REPO_POINTS_MAX = 40
 
 
 class Fault(Exception):
@@ -88,13 +86,15 @@ def read_disk(uri, size):
 
 
 class World:
-    def __init__(self, folder, cohortd, cohort, kinds):
+    def __init__(self, folder, scratch, cohortd, cohort, kinds, disk_bytes):
+        """All that counts is in `folder`; `scratch` is for copies."""
         self.folder = str(folder)
+        self.scratch = str(scratch)
         os.makedirs(self.folder, exist_ok=True)
         self.cohortd = cohortd
         self.cohort = cohort
         self.disks = [Disk(f"disk-{index}-{kind}", kind, self.folder,
-                           DISK_BYTES) for index, kind in enumerate(kinds)]
+                           disk_bytes) for index, kind in enumerate(kinds)]
         self.spare = None       # a disk that nobody is served, to be resized
         self.repo = f"{self.folder}/repo"
         self.state = f"{self.folder}/state"
@@ -160,7 +160,7 @@ class World:
     # What a crash has left.
 
     def predict(self, sizes):
-        folder = f"{self.folder}/copy"
+        folder = f"{self.scratch}/copy"
         keep_copies({disk.name: disk.tracking_file(self.state)
                      for disk in self.all_disks()}, self.state, folder)
         self.prediction = Prediction(folder, sizes)
@@ -237,7 +237,7 @@ class World:
                         f"transaction is {newest}")
 
     def restore(self, point):
-        folder = f"{self.folder}/restored"
+        folder = f"{self.scratch}/restored"
         shutil.rmtree(folder, ignore_errors=True)
         done = run(self.cohort, "restore", self.repo, point, "--to", folder,
                    "--quiet")
@@ -267,9 +267,9 @@ class World:
             except Wrong as wrong:
                 raise Fault(str(wrong)) from wrong
 
-    def forget_repo_if_long(self):
+    def forget_repo_if_long(self, points_max):
         """Chains get long; a new repository is as good as the old one."""
-        if len(self.points()) < REPO_POINTS_MAX:
+        if len(self.points()) < points_max:
             return
         shutil.rmtree(self.repo)
         for disk, found in self.bitmaps().items():
