@@ -242,6 +242,11 @@ static int co_open_and_recover(struct tracker *tracker,
     co_tracker_begin(tracker);
     tracker_touch(tracker, false);
     ret = co_checkpoint_flip(tracker, false, err);
+    if (ret == 0 && !tracker_syncs(tracker)) {
+        /* In both slots: from here on each is overwritten without a sync. What
+         * was closed cleanly, or synced, must not count when they are torn. */
+        ret = co_checkpoint_flip(tracker, false, err);
+    }
     tracker->file->syncs = tracker_syncs(tracker);
     co_tracker_end(tracker);
     return ret;
