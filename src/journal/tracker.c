@@ -423,6 +423,16 @@ static bool co_poison(struct tracker *tracker)
     return durable;
 }
 
+bool co_tracker_poison_again(struct tracker *tracker)
+{
+    if (!tracker->poisoned && co_poison_files(tracker)) {
+        tracker->poisoned = true;
+        tracker->stops = false;
+        trace_tracking_poisoned(block_name(tracker->node), true, false);
+    }
+    return tracker->poisoned;
+}
+
 static void co_fail(void *opaque)
 {
     struct tracker *tracker = opaque;

@@ -41,13 +41,21 @@ class Filesystem:
         self.path = folder / "mount"
         self.path.mkdir()
         self.device = LoopDevice(folder / "image", size)
+        self.options = f"noatime,{options}".rstrip(",")
         try:
             run(*MAKE[kind], self.device.path)
-            run("mount", "-o", f"noatime,{options}".rstrip(","),
-                self.device.path, self.path)
+            self.mount()
         except BaseException:
             self.device.close()
             raise
+
+    def mount(self):
+        run("mount", "-o", self.options, self.device.path, self.path)
+
+    def mount_again(self):
+        "Nobody has a file of it open."
+        run("umount", self.path)
+        self.mount()
 
     def flushes(self):
         "How often its device was told to make durable what it has."
