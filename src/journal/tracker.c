@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/trace.h"
 #include "block/driver.h"
 #include "journal/tracker_priv.h"
 
@@ -422,8 +423,19 @@ static bool co_poison(struct tracker *tracker)
     tracker->poisoned = durable;
     tracker->stops = !durable && tracker->stop_on_error;
     tracker->failed = true;
+    trace_tracking_poisoned(block_name(tracker->node), durable, tracker->stops);
     intent_wake(tracker);
     return durable;
+}
+
+bool co_tracker_poison_again(struct tracker *tracker)
+{
+    if (!tracker->poisoned && co_poison_files(tracker)) {
+        tracker->poisoned = true;
+        tracker->stops = false;
+        trace_tracking_poisoned(block_name(tracker->node), true, false);
+    }
+    return tracker->poisoned;
 }
 
 static void co_fail(void *opaque)
@@ -461,6 +473,8 @@ void tracker_break(struct tracker *tracker, const char *format, ...)
     va_end(arguments);
     tracker->broken = true;
     tracker->poisoning = true;
+    trace_tracking_failed(block_name(tracker->node), tracker->reason,
+                          tracker->path);
     block_background_begin(tracker->node);
     co_spawn(loop_current(), co_fail, tracker);
 }

@@ -64,7 +64,7 @@ int co_tracker_commit(struct tracker *tracker, GError **err)
     if (tracker->change_sequence == tracker->durable_changes) {
         return 0;
     }
-    if (tracker->failed && tracker->poisoned) {
+    if (tracker->failed && co_tracker_poison_again(tracker)) {
         return 0; /* what is inconsistent was removed; until the next opening,
                      which finds it so again */
     }
