@@ -506,7 +506,8 @@ void tracking_file_use_pages(struct tracking_file *file,
 }
 
 /*
- * Poison: each way is tried when the one before has failed.
+ * Poison: each way is tried when the one before has failed. None touches the
+ * newest superblock: were it torn, the one before it would count.
  */
 
 static int co_poison_superblock(struct tracking_file *file,
@@ -519,18 +520,6 @@ static int co_poison_superblock(struct tracking_file *file,
     superblock->reason = g_strndup(reason, TRACKING_REASON_BYTES_MAX);
     /* What is written only now no failure of before is about. */
     return co_flip_since(file, superblock, file->failed_syncs);
-}
-
-static int co_poison_slots(struct tracking_file *file)
-{
-    g_autofree uint8_t *zeroes = g_malloc0(TRACKING_PAGE_BYTES);
-    int ret = 0;
-
-    for (int slot = 0; ret == 0 && slot < 2; slot++) {
-        ret = co_storage_write(file->file, file->layout.slot_offset[slot],
-                               zeroes, TRACKING_PAGE_BYTES);
-    }
-    return ret == 0 ? co_tracking_file_sync(file) : ret;
 }
 
 static int co_poison_name(struct tracking_file *file)
@@ -574,9 +563,6 @@ int co_tracking_file_poison(struct tracking_file *file,
                   ? -ENODATA
                   : co_poison_superblock(file, superblock, reason);
 
-    if (ret < 0) {
-        ret = co_poison_slots(file);
-    }
     if (ret < 0) {
         ret = co_poison_name(file);
     }

@@ -243,6 +243,10 @@ static int co_sync_now(struct storage_file *opened)
         --memory->fail_sync == 0) {
         memory_lose_data(memory, inode);
         inode->suspect = true;
+        if (memory->fail_syncs_after > 0) {
+            memory->fail_syncs_after--;
+            memory->fail_sync = 1;
+        }
         return -EIO;
     }
     memory_sync_data(inode);
