@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "bitmap/dirty_bitmap.h"
+#include "block/request.h"
 #include "loop/coroutine.h"
 
 #define WRITTEN (UINT64_C(100) * 1024)
@@ -131,6 +132,38 @@ static void test_a_tombstone_outlives_the_file(void **state)
     poison_survives(co_fail_all_of_the_file, DISK_POWER_CUT);
 }
 
+/*
+ * The answer to a verb that failed.
+ */
+
+static void co_fail_to_disable(struct tracked_disk *disk)
+{
+    storage_memory_fail_syncs(disk->memory, ".cbt", 1);
+    assert_true(co_disk_enable(disk, "b0", false) < 0);
+}
+
+/* The page cache, or the disk, may have the flip: whoever believes it finds a
+ * bitmap that stopped recording, of which the client was told that it had not. */
+static void test_a_failed_verb_is_answered_after_the_poison(void **state)
+{
+    (void)state;
+    poison_survives(co_fail_to_disable, DISK_KILLED);
+    poison_survives(co_fail_to_disable, DISK_POWER_CUT);
+}
+
+static void co_fail_to_resize(struct tracked_disk *disk)
+{
+    storage_memory_fail_syncs(disk->memory, ".cbt", 1);
+    assert_true(co_block_truncate(disk->node, DISK_BYTES / 2, true, NULL) < 0);
+}
+
+static void test_a_failed_resize_is_answered_after_the_poison(void **state)
+{
+    (void)state;
+    poison_survives(co_fail_to_resize, DISK_KILLED);
+    poison_survives(co_fail_to_resize, DISK_POWER_CUT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -139,6 +172,8 @@ int main(void)
         cmocka_unit_test(test_a_poisoned_slot_survives),
         cmocka_unit_test(test_an_unlinked_file_stays_away),
         cmocka_unit_test(test_a_tombstone_outlives_the_file),
+        cmocka_unit_test(test_a_failed_verb_is_answered_after_the_poison),
+        cmocka_unit_test(test_a_failed_resize_is_answered_after_the_poison),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
