@@ -137,6 +137,7 @@ static struct tracker *tracker_new(struct block_node *node,
     take_options(tracker, options);
     intent_init(tracker);
     checkpoint_init(tracker);
+    co_queue_init(&tracker->poison_over);
     co_queue_init(&tracker->failure_over);
     return tracker;
 }
@@ -430,6 +431,7 @@ static bool co_poison(struct tracker *tracker)
     tracker->failed = true;
     trace_tracking_poisoned(block_name(tracker->node), durable, tracker->stops);
     intent_wake(tracker);
+    co_queue_wake_all(&tracker->poison_over);
     return durable;
 }
 
@@ -482,6 +484,13 @@ void tracker_break(struct tracker *tracker, const char *format, ...)
                           tracker->path);
     block_background_begin(tracker->node);
     co_spawn(loop_current(), co_fail, tracker);
+}
+
+void co_tracker_wait_poisoned(struct tracker *tracker)
+{
+    while (tracker->broken && !tracker->failed) {
+        co_queue_wait(&tracker->poison_over);
+    }
 }
 
 void co_tracker_wait_failed(struct tracker *tracker)
