@@ -17,6 +17,7 @@
 #include <errno.h>
 
 #include "base/error.h"
+#include "base/trace.h"
 #include "block/driver.h"
 #include "journal/tracker_priv.h"
 
@@ -524,6 +525,13 @@ int co_recovery_load(struct tracker *tracker,
                             STORAGE_BOOT_ID_BYTES) == 0,
     };
     int ret = co_load_all(&recovery, err);
+
+    if (ret == 0) {
+        trace_tracking_recovered(
+            block_name(tracker->node), superblock->bitmaps->len,
+            tracker->recovered_regions, tracker->recovered_bytes,
+            recovery.reason, tracker->path);
+    }
 
     g_free(recovery.reason);
     return ret;

@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/trace.h"
 #include "block/driver.h"
 #include "journal/tracker_priv.h"
 
@@ -242,6 +243,11 @@ static int co_open_and_recover(struct tracker *tracker,
     co_tracker_begin(tracker);
     tracker_touch(tracker, false);
     ret = co_checkpoint_flip(tracker, false, err);
+    if (ret == 0 && !tracker_syncs(tracker)) {
+        /* In both slots: from here on each is overwritten without a sync. What
+         * was closed cleanly, or synced, must not count when they are torn. */
+        ret = co_checkpoint_flip(tracker, false, err);
+    }
     tracker->file->syncs = tracker_syncs(tracker);
     co_tracker_end(tracker);
     return ret;
@@ -289,7 +295,10 @@ int co_tracker_open(struct block_node *node,
     }
     tracker->durable = superblock;
     block_hook_add(node, &tracker->hook);
+    trace_tracking_recovery_begin(block_name(node));
     ret = co_open_and_recover(tracker, superblock, err);
+    trace_tracking_recovery_end(block_name(node), ret,
+                                tracker->recovered_bytes);
     if (ret < 0) {
         g_prefix_error(err, "node '%s': ", block_name(node));
         co_give_up(tracker);
@@ -373,7 +382,9 @@ int co_tracker_close(struct tracker **tracker, GError **err)
     }
     co_tracker_begin(closed);
     if (closed->file != NULL && !closed->broken) {
+        trace_tracking_close_begin(block_name(closed->node));
         ret = co_close_clean(closed, err);
+        trace_tracking_close_end(block_name(closed->node), ret);
     }
     co_tracker_end(closed);
     co_intent_wait_idle(closed);
@@ -417,8 +428,19 @@ static bool co_poison(struct tracker *tracker)
     tracker->poisoned = durable;
     tracker->stops = !durable && tracker->stop_on_error;
     tracker->failed = true;
+    trace_tracking_poisoned(block_name(tracker->node), durable, tracker->stops);
     intent_wake(tracker);
     return durable;
+}
+
+bool co_tracker_poison_again(struct tracker *tracker)
+{
+    if (!tracker->poisoned && co_poison_files(tracker)) {
+        tracker->poisoned = true;
+        tracker->stops = false;
+        trace_tracking_poisoned(block_name(tracker->node), true, false);
+    }
+    return tracker->poisoned;
 }
 
 static void co_fail(void *opaque)
@@ -456,6 +478,8 @@ void tracker_break(struct tracker *tracker, const char *format, ...)
     va_end(arguments);
     tracker->broken = true;
     tracker->poisoning = true;
+    trace_tracking_failed(block_name(tracker->node), tracker->reason,
+                          tracker->path);
     block_background_begin(tracker->node);
     co_spawn(loop_current(), co_fail, tracker);
 }

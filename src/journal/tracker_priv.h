@@ -146,7 +146,10 @@ struct tracker {
  * bitmaps are not to be believed. Poisoning goes on in the background. */
 void tracker_break(struct tracker *tracker, const char *format, ...)
     G_GNUC_PRINTF(2, 3);
-/* Waits until that is over. */
+/* With the verbs' lock, of one that has failed: what could not be made durable is
+ * tried once more. Is it durable now? Then writes go on in any case. */
+bool co_tracker_poison_again(struct tracker *tracker);
+/* Waits until breaking is over. */
 void co_tracker_wait_failed(struct tracker *tracker);
 /* What the node's file has to have room for, at a size. */
 void tracker_needs(const struct tracker *tracker,
