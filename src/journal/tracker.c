@@ -321,6 +321,10 @@ int co_tracker_create(struct block_node *node,
     if (ret == 0 && tracker->image_path != NULL) {
         ret = co_identity_take(tracker->storage, tracker->image_path, NULL,
                                &tracker->identity, &cause);
+        if (ret == 0) {
+            ret = co_identity_below(tracker->storage, node, false,
+                                    &tracker->identity.below, &cause);
+        }
     }
     if (ret < 0) {
         error_set_errno(err, ret, "node '%s' cannot be tracked",
@@ -365,6 +369,10 @@ static int co_close_clean(struct tracker *tracker, GError **err)
     if (ret == 0 && tracker->image_path != NULL) {
         ret = co_identity_take(tracker->storage, tracker->image_path,
                                tracker->node, &tracker->identity, err);
+    }
+    if (ret == 0 && tracker->image_path != NULL) {
+        ret = co_identity_below(tracker->storage, tracker->node, true,
+                                &tracker->identity.below, err);
     }
     if (ret == 0) {
         tracker->identity.durable_modified_ns = tracker->identity.modified_ns;
