@@ -187,6 +187,8 @@ static int co_flip_in_place(struct tracker *tracker,
         ret = co_tracking_file_sync(capture->file);
     }
     if (ret == 0 && !tracker->broken) {
+        trace_tracking_flip_pages(block_name(tracker->node),
+                                  capture->pages->len);
         ret = co_tracking_file_flip(capture->file, capture->superblock);
     }
     if (tracker->broken) {
@@ -242,6 +244,8 @@ static int co_flip_to_spare(struct tracker *tracker,
     int ret = co_write_new_file(capture);
 
     if (ret == 0) {
+        trace_tracking_flip_pages(block_name(tracker->node),
+                                  capture->pages->len);
         ret = intent_resize(tracker, spare);
     }
     if (ret < 0) {
@@ -323,6 +327,7 @@ int co_checkpoint_flip(struct tracker *tracker, bool clean, GError **err)
     if (capture.file == NULL) {
         return 0; /* nothing was ever added */
     }
+    trace_tracking_flip_begin(block_name(tracker->node));
     tracker->flipping = true;
     if (to_spare) {
         hold(tracker);
@@ -339,6 +344,7 @@ int co_checkpoint_flip(struct tracker *tracker, bool clean, GError **err)
         co_finish(tracker, &capture);
     }
     capture_release(&capture);
+    trace_tracking_flip_end(block_name(tracker->node), ret);
     tracker->flipping = false;
     co_queue_wake_all(&tracker->flip_over);
     if (to_spare) {

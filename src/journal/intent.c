@@ -151,9 +151,15 @@ static int co_flush_round(struct tracker *tracker)
     int ret;
 
     tracker->pending = g_array_new(FALSE, FALSE, sizeof(uint64_t));
+    if (round->len > 0) {
+        trace_tracking_intents_begin(block_name(tracker->node), round->len);
+    }
     ret = co_intent_write(tracker);
     if (ret == 0 && round->len > 0) {
         ret = co_tracking_file_sync(tracker->file);
+    }
+    if (round->len > 0) {
+        trace_tracking_intents_end(block_name(tracker->node), ret);
     }
     if (ret == 0 && !tracker->broken) {
         finish_round(tracker, round);

@@ -243,6 +243,11 @@ static int co_open_and_recover(struct tracker *tracker,
     co_tracker_begin(tracker);
     tracker_touch(tracker, false);
     ret = co_checkpoint_flip(tracker, false, err);
+    if (ret == 0 && !tracker_syncs(tracker)) {
+        /* In both slots: from here on each is overwritten without a sync. What
+         * was closed cleanly, or synced, must not count when they are torn. */
+        ret = co_checkpoint_flip(tracker, false, err);
+    }
     tracker->file->syncs = tracker_syncs(tracker);
     co_tracker_end(tracker);
     return ret;
@@ -290,7 +295,10 @@ int co_tracker_open(struct block_node *node,
     }
     tracker->durable = superblock;
     block_hook_add(node, &tracker->hook);
+    trace_tracking_recovery_begin(block_name(node));
     ret = co_open_and_recover(tracker, superblock, err);
+    trace_tracking_recovery_end(block_name(node), ret,
+                                tracker->recovered_bytes);
     if (ret < 0) {
         g_prefix_error(err, "node '%s': ", block_name(node));
         co_give_up(tracker);
@@ -374,7 +382,9 @@ int co_tracker_close(struct tracker **tracker, GError **err)
     }
     co_tracker_begin(closed);
     if (closed->file != NULL && !closed->broken) {
+        trace_tracking_close_begin(block_name(closed->node));
         ret = co_close_clean(closed, err);
+        trace_tracking_close_end(block_name(closed->node), ret);
     }
     co_tracker_end(closed);
     co_intent_wait_idle(closed);
