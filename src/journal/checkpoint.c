@@ -320,6 +320,7 @@ int co_checkpoint_flip(struct tracker *tracker, bool clean, GError **err)
     bool to_spare = tracker->spare != NULL && tracker->spare_wanted;
     struct capture capture = { .file =
                                    to_spare ? tracker->spare : tracker->file };
+    uint64_t begun_ns = loop_now_ns();
     int ret;
 
     g_assert(tracker->lock.locked);
@@ -340,6 +341,9 @@ int co_checkpoint_flip(struct tracker *tracker, bool clean, GError **err)
     }
     ret = co_flip_captured(tracker, &capture, clean, err);
     if (ret == 0) {
+        trace_tracking_checkpoint(block_name(tracker->node),
+                                  tracker->file->sequence, capture.pages->len,
+                                  loop_now_ns() - begun_ns, clean);
         co_finish(tracker, &capture);
     }
     capture_release(&capture);

@@ -137,6 +137,7 @@ static struct tracker *tracker_new(struct block_node *node,
     take_options(tracker, options);
     intent_init(tracker);
     checkpoint_init(tracker);
+    co_queue_init(&tracker->poison_over);
     co_queue_init(&tracker->failure_over);
     return tracker;
 }
@@ -243,6 +244,11 @@ static int co_open_and_recover(struct tracker *tracker,
     co_tracker_begin(tracker);
     tracker_touch(tracker, false);
     ret = co_checkpoint_flip(tracker, false, err);
+    if (ret == 0 && !tracker_syncs(tracker)) {
+        /* In both slots: from here on each is overwritten without a sync. What
+         * was closed cleanly, or synced, must not count when they are torn. */
+        ret = co_checkpoint_flip(tracker, false, err);
+    }
     tracker->file->syncs = tracker_syncs(tracker);
     co_tracker_end(tracker);
     return ret;
@@ -315,6 +321,10 @@ int co_tracker_create(struct block_node *node,
     if (ret == 0 && tracker->image_path != NULL) {
         ret = co_identity_take(tracker->storage, tracker->image_path, NULL,
                                &tracker->identity, &cause);
+        if (ret == 0) {
+            ret = co_identity_below(tracker->storage, node, false,
+                                    &tracker->identity.below, &cause);
+        }
     }
     if (ret < 0) {
         error_set_errno(err, ret, "node '%s' cannot be tracked",
@@ -362,6 +372,10 @@ static int co_close_clean(struct tracker *tracker, GError **err)
         if (ret == 0) {
             ret = co_storage_sync_times(tracker->storage, tracker->image_path);
         }
+    }
+    if (ret == 0 && tracker->image_path != NULL) {
+        ret = co_identity_below(tracker->storage, tracker->node, true,
+                                &tracker->identity.below, err);
     }
     if (ret == 0) {
         tracker->identity.durable_modified_ns = tracker->identity.modified_ns;
@@ -426,8 +440,20 @@ static bool co_poison(struct tracker *tracker)
     tracker->poisoned = durable;
     tracker->stops = !durable && tracker->stop_on_error;
     tracker->failed = true;
+    trace_tracking_poisoned(block_name(tracker->node), durable, tracker->stops);
     intent_wake(tracker);
+    co_queue_wake_all(&tracker->poison_over);
     return durable;
+}
+
+bool co_tracker_poison_again(struct tracker *tracker)
+{
+    if (!tracker->poisoned && co_poison_files(tracker)) {
+        tracker->poisoned = true;
+        tracker->stops = false;
+        trace_tracking_poisoned(block_name(tracker->node), true, false);
+    }
+    return tracker->poisoned;
 }
 
 static void co_fail(void *opaque)
@@ -465,8 +491,17 @@ void tracker_break(struct tracker *tracker, const char *format, ...)
     va_end(arguments);
     tracker->broken = true;
     tracker->poisoning = true;
+    trace_tracking_failed(block_name(tracker->node), tracker->reason,
+                          tracker->path);
     block_background_begin(tracker->node);
     co_spawn(loop_current(), co_fail, tracker);
+}
+
+void co_tracker_wait_poisoned(struct tracker *tracker)
+{
+    while (tracker->broken && !tracker->failed) {
+        co_queue_wait(&tracker->poison_over);
+    }
 }
 
 void co_tracker_wait_failed(struct tracker *tracker)

@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* durability=process: what a power cut may leave of a file that is not synced. */
+#include "tracked_disk.h"
+
+#include <string.h>
+
+#define WRITTEN (UINT64_C(100) * 1024)
+
+/* So many that a superblock takes several sectors; the last bitmap is in the
+ * last, so that a torn one is not whole. */
+static void co_add_some(struct tracked_disk *disk)
+{
+    assert_int_equal(co_disk_add(disk, "b0"), 0);
+    assert_int_equal(co_disk_add(disk, "b1"), 0);
+    assert_int_equal(co_disk_add(disk, "b2"), 0);
+    assert_int_equal(co_disk_add(disk, "b3"), 0);
+}
+
+/* Two flips, so both slots are written, and neither is synced. */
+static void co_write_between_flips(struct tracked_disk *disk)
+{
+    assert_int_equal(co_disk_enable(disk, "b2", false), 0);
+    assert_int_equal(co_disk_enable(disk, "b3", false), 0);
+    assert_int_equal(co_disk_write(disk, WRITTEN), 0);
+}
+
+/* Without any superblock there is no bitmap, and that was told. */
+static void co_expect_nothing_believed(struct tracked_disk *disk)
+{
+    const char *bit = disk_bit(disk, "b0", WRITTEN);
+
+    if (strcmp(bit, "not there") == 0) {
+        assert_int_equal(disk->troubles, 1);
+    } else if (strcmp(bit, "") == 0 || strcmp(bit, "dirty") == 0) {
+        fail_msg("the bitmap is believed, its bit is '%s'", bit);
+    }
+}
+
+/* The slot that was closed cleanly, or kept with durability=power, must not come
+ * to count because the newer one is torn. */
+static void power_cut_after(enum tracker_durability first, enum disk_end end)
+{
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        struct tracked_disk *disk = tracked_disk_new(seed);
+
+        disk->durability = first;
+        tracked_disk_live(disk, co_add_some, end);
+        disk->durability = TRACKER_PROCESS;
+        tracked_disk_live(disk, co_write_between_flips, DISK_POWER_CUT);
+        tracked_disk_live(disk, co_expect_nothing_believed, DISK_KILLED);
+        tracked_disk_free(disk);
+    }
+}
+
+static void test_a_clean_close_does_not_come_back(void **state)
+{
+    (void)state;
+    power_cut_after(TRACKER_PROCESS, DISK_CLOSED);
+}
+
+static void test_what_power_mode_kept_does_not_come_back(void **state)
+{
+    (void)state;
+    power_cut_after(TRACKER_POWER, DISK_KILLED);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_clean_close_does_not_come_back),
+        cmocka_unit_test(test_what_power_mode_kept_does_not_come_back),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
