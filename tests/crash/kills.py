@@ -33,7 +33,6 @@ from support.daemon import cohort_binary, cohortd_binary  # noqa: E402
 from world import Fault  # noqa: E402
 
 ROUNDS_IN_A_WORLD = 12
-FAULTS_MAX = 5
 PLACE = "/var/tmp"
 KILL_SECONDS, CUT_SECONDS = 90, 30
 KILL_BUCKETS = [
@@ -79,18 +78,22 @@ class Worker:
         self.seeds = seeds
         self.over = over
         self.results = results
+        self.parent = os.getpid()
+
+    def is_over(self):
+        return self.over.value or os.getppid() != self.parent
 
     def run(self):
         kind = PowerRounds if self.options.power else Rounds
         for seed in self.seeds:
-            if self.over.value:
+            if self.is_over():
                 break
             folder = pathlib.Path(f"{PLACE}/cohort-kills-{os.getpid()}-{seed}")
             try:
                 problem = one_world(
                     kind, folder, seed,
                     lambda found: self.results.put(("hit", found)),
-                    lambda: self.over.value)
+                    self.is_over)
             except BaseException:
                 problem = f"seed {seed}: {traceback.format_exc()}"
             if problem is not None:
@@ -118,7 +121,7 @@ class Campaign:
 
     def is_over(self):
         options = self.options
-        if len(self.problems) >= FAULTS_MAX or \
+        if len(self.problems) >= options.faults or \
                 self.passed() > 3 * options.seconds:
             return True
         enough = self.count() >= options.count \
@@ -190,6 +193,8 @@ def parse():
                         help="cut the power instead of killing")
     parser.add_argument("--seed", type=int, help="run one world of this seed")
     parser.add_argument("--worlds", type=int, default=3)
+    parser.add_argument("--faults", type=int, default=5,
+                        help="end when so many were found")
     parser.add_argument("--keep", action="store_true",
                         help="keep the folders of all worlds")
     options = parser.parse_args()

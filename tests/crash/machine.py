@@ -7,6 +7,7 @@ import os
 import pathlib
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -38,6 +39,17 @@ def wait_until(condition, what):
         time.sleep(0.002)
 
 
+def listens(path):
+    peer = socket.socket(socket.AF_UNIX)
+    try:
+        peer.connect(path)
+    except OSError:
+        return False
+    finally:
+        peer.close()
+    return True
+
+
 class Machine:
     def __init__(self, folder, seed):
         self.folder = str(folder)
@@ -54,22 +66,22 @@ class Machine:
 
     def on(self, make=False):
         self.boots += 1
-        socket = f"{self.folder}/{self.boots}.sock"
+        path = f"{self.folder}/{self.boots}.sock"
         self.forgets_all = self.rng.random() < 0.3
         if self.forgets_all:
-            words = ["nbdkit", "-f", "-U", socket, "--filter=cache", "file",
+            words = ["nbdkit", "-f", "-U", path, "--filter=cache", "file",
                      self.image, "cache=writeback"]
         else:
-            words = [sys.executable, HERE / "volatile_disk.py", socket,
+            words = [sys.executable, HERE / "volatile_disk.py", path,
                      self.image, self.rng.randrange(1 << 30)]
         self.server = subprocess.Popen(
             [str(word) for word in words], stdin=subprocess.DEVNULL,
             stdout=self.log, stderr=self.log)
-        wait_until(lambda: os.path.exists(socket), "the disk's start")
+        wait_until(lambda: listens(path), "the disk's start")
         point = f"{self.folder}/disk"
         open(point, "ab").close()
         self.fuse = subprocess.Popen(
-            ["nbdfuse", point, "--unix", socket], stdin=subprocess.DEVNULL,
+            ["nbdfuse", point, "--unix", path], stdin=subprocess.DEVNULL,
             stdout=self.log, stderr=self.log)
         wait_until(lambda: os.stat(point).st_size == BYTES, "nbdfuse")
         self.device = run("losetup", "--show", "-f", point)
