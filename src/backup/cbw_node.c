@@ -126,11 +126,33 @@ static int make_copy(struct block_node *node,
     return cbw->access == NULL ? -ENOMEM : 0;
 }
 
-/* `file` or what lies below it. */
+/* Does a format make the node's content of that of its `file`? */
+static bool is_format(const struct block_node *node)
+{
+    const struct block_child_role *role = block_driver_of(node)->children;
+
+    while (role != NULL && role->name != NULL) {
+        if (role->grows) {
+            return true;
+        }
+        role++;
+    }
+    return false;
+}
+
+/* `file` or what lies below it and has the same bytes at the same places. */
 static struct block_node *find_below(struct block_node *node, const char *name)
 {
-    while (node != NULL && strcmp(block_name(node), name) != 0) {
-        node = block_child(node, "file");
+    uint64_t size_bytes = block_size(node);
+
+    while (strcmp(block_name(node), name) != 0) {
+        struct block_node *below =
+            is_format(node) ? NULL : block_child(node, "file");
+
+        if (below == NULL || block_size(below) != size_bytes) {
+            return NULL;
+        }
+        node = below;
     }
     return node;
 }
@@ -156,7 +178,7 @@ static int mark_clusters(struct cbw_node *cbw,
     if (found == NULL) {
         return error_set(err, -ENOENT,
                          "There is no dirty bitmap '%s' on node '%s', at or "
-                         "below node '%s'",
+                         "below node '%s', that tells of the same bytes",
                          json_dict_string(bitmap, "name", ""), node_name,
                          block_name(cbw->file));
     }

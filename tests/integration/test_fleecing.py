@@ -198,6 +198,24 @@ def test_what_cannot_be_is_refused(daemon, options, word):
     assert word in error.desc
 
 
+def test_a_bitmap_of_what_an_image_lies_on_is_refused(cohortd):
+    "Its bits tell of the file's bytes, which are not where the disk's are."
+    daemon = cohortd()
+    image = daemon.folder / "disk.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", image, str(SIZE))
+    daemon.qmp.command("blockdev-add", {
+        "driver": "qcow2", "node-name": "disk",
+        "file": {"driver": "file", "node-name": "below",
+                 "filename": str(image)}})
+    add_bitmap(daemon, "below")
+    target = sparse_image(daemon.folder / "target.raw", SIZE)
+    daemon.qmp.command("blockdev-add", raw_options("target", target))
+    error = daemon.qmp.error("blockdev-add", {
+        "driver": "copy-before-write", "node-name": "cbw", "file": "disk",
+        "target": "target", "bitmap": {"node": "below", "name": "b0"}})
+    assert "'below'" in error.desc
+
+
 def test_break_guest_write_fails_the_guest_and_keeps_the_snapshot(daemon):
     "The default of the node, unlike that of the job."
     daemon.qmp.command("blockdev-add", {
