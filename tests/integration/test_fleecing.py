@@ -2,6 +2,10 @@
 """A client reads a disk as it was at one instant, while the guest goes on
 (T23): by a backup into an overlay of the disk, by a copy-before-write node
 into an overlay, and by snapshot-access."""
+import pathlib
+import time
+
+import nbd
 import pytest
 
 from support.disks import add_bitmap, raw_options
@@ -70,14 +74,28 @@ def by_filter(daemon):
     export(daemon, "temp", "instant")
 
 
-def by_snapshot_access(daemon):
-    path = sparse_image(daemon.folder / "temp.raw", SIZE)
-    daemon.qmp.command("blockdev-add", raw_options("temp", path))
+def snapshot_access(daemon):
     cbw(daemon, "temp")
     daemon.qmp.command("blockdev-add", driver="snapshot-access",
                        node_name="access", file="cbw")
     export(daemon, "cbw", "guest", writable=True)
     export(daemon, "access", "instant")
+
+
+def by_snapshot_access(daemon):
+    path = sparse_image(daemon.folder / "temp.raw", SIZE)
+    daemon.qmp.command("blockdev-add", raw_options("temp", path))
+    snapshot_access(daemon)
+
+
+def ends(client, cookie, timeout_s):
+    "Does the request end in time?"
+    deadline = time.monotonic() + timeout_s
+    while not client.aio_command_completed(cookie):
+        if time.monotonic() > deadline:
+            return False
+        client.poll(100)
+    return True
 
 
 @pytest.mark.parametrize("graph", [by_backup, by_filter, by_snapshot_access])
@@ -139,6 +157,32 @@ def test_a_broken_backup_makes_its_overlay_unreadable(daemon):
     said = qemu_io(daemon.nbd_uri("instant"), "read 0 64k", read_only=True,
                    check=False)
     assert "error" in said
+
+
+def test_a_guest_does_not_wait_for_readers_of_what_is_saved(
+        cohortd, nbd_client, hanging_disk, request):
+    "The target hangs under a reader; what it reads is overwritten once more."
+    daemon = cohortd(nbd=True)
+    request.addfinalizer(hanging_disk.go_on)
+    disk = random_image(daemon.folder / "disk.raw", MIB, 1)
+    old = pathlib.Path(disk).read_bytes()[:4 * KIB]
+    daemon.qmp.command("blockdev-add", raw_options("disk", disk))
+    daemon.qmp.command("blockdev-add", raw_options(
+        "temp", hanging_disk.path, cache={"direct": True}))
+    snapshot_access(daemon)
+    guest = nbd_client(daemon.nbd_uri("guest"))
+    instant = nbd_client(daemon.nbd_uri("instant"))
+    guest.pwrite(b"a" * 512, 0)
+    hanging_disk.hang()
+    content = nbd.Buffer(4 * KIB)
+    reading = instant.aio_pread(content, 0)
+    hanging_disk.wait_for_hung("Read")
+    writing = guest.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(512)), 0)
+    assert ends(guest, writing, 20)
+    assert not instant.aio_command_completed(reading)
+    hanging_disk.go_on()
+    assert ends(instant, reading, 20)
+    assert content.to_bytearray() == old
 
 
 def test_only_what_is_dirty_can_be_read(daemon):
