@@ -252,14 +252,23 @@ static void co_cbw_close(struct block_node *node)
     cbw_free(cbw);
 }
 
+/* Nothing is under way, so no save has begun at the old target either. */
 static void cbw_children_changed(struct block_node *node)
 {
     struct cbw_node *cbw = block_state(node);
+    struct block_node *target = block_child(node, "target");
 
     cbw->file = block_child(node, "file");
-    if (cbw->copy != NULL) {
-        cbw->copy->source = cbw->file;
+    if (cbw->copy == NULL) {
+        return;
     }
+    cbw->copy->source = cbw->file;
+    if (cbw->watches) {
+        block_unwatch_reads(cbw->target);
+        block_watch_reads(target);
+    }
+    cbw->target = target;
+    cbw->copy->target = target;
 }
 
 /* --- Requests --------------------------------------------------------------- */

@@ -185,6 +185,25 @@ def test_a_guest_does_not_wait_for_readers_of_what_is_saved(
     assert content.to_bytearray() == old
 
 
+def test_what_lies_on_the_target_from_now_on_is_written(daemon):
+    "After a snapshot of the target it keeps still, as any backing file."
+    for name in ("temp", "above"):
+        path = daemon.folder / f"{name}.qcow2"
+        qemu_img("create", "-q", "-f", "qcow2", path, str(SIZE))
+        daemon.qmp.command("blockdev-add", {
+            "driver": "qcow2", "node-name": name, "backing": None,
+            "file": {"driver": "file", "filename": str(path)}})
+    snapshot_access(daemon)
+    guest, instant = daemon.nbd_uri("guest"), daemon.nbd_uri("instant")
+    qemu_io(guest, "write -P 1 0 64k")
+    daemon.qmp.command("blockdev-snapshot", node="temp", overlay="above")
+    qemu_io(guest, "write -P 1 1M 64k")
+    export(daemon, "temp", "below")
+    qemu_io(daemon.nbd_uri("below"), "read -P 0x5d 0 64k", "read -P 0 1M 64k",
+            read_only=True)
+    qemu_io(instant, *words("read", PATTERNS), read_only=True)
+
+
 def test_only_what_is_dirty_can_be_read(daemon):
     "With a bitmap snapshot-access keeps that part of the disk alone."
     add_bitmap(daemon, "disk")
