@@ -42,7 +42,9 @@ static int co_write_pages(struct capture *capture)
     return ret;
 }
 
-/* The image's modification time from before a flush is durable after it. */
+/* The image's modification time from before it is durable after it. A flush of the
+ * node is not enough for that: where nothing but data has changed fdatasync()
+ * leaves the times for later. */
 static int co_flush_image(struct tracker *tracker)
 {
     struct storage_stat found;
@@ -51,7 +53,8 @@ static int co_flush_image(struct tracker *tracker)
         co_storage_stat(tracker->storage, tracker->image_path, &found) == 0;
     int ret = co_block_child_flush(tracker->node);
 
-    if (ret == 0 && known) {
+    if (ret == 0 && known &&
+        co_storage_sync_times(tracker->storage, tracker->image_path) == 0) {
         tracker->identity.durable_modified_ns = found.modified_ns;
     }
     return ret;

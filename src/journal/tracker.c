@@ -369,6 +369,9 @@ static int co_close_clean(struct tracker *tracker, GError **err)
     if (ret == 0 && tracker->image_path != NULL) {
         ret = co_identity_take(tracker->storage, tracker->image_path,
                                tracker->node, &tracker->identity, err);
+        if (ret == 0) {
+            ret = co_storage_sync_times(tracker->storage, tracker->image_path);
+        }
     }
     if (ret == 0 && tracker->image_path != NULL) {
         ret = co_identity_below(tracker->storage, tracker->node, true,

@@ -49,8 +49,10 @@ class Prediction:
         state = self.disks.get(disk, {"bitmaps": []})
         expected = {entry["name"]: entry for entry in state["bitmaps"]}
         if set(expected) != set(found):
+            reasons = {info.get("x-cohort-reason")
+                       for info in found.values()}
             return f"{disk}: bitmaps {sorted(found)}, the checker has " \
-                f"{sorted(expected)}"
+                f"{sorted(expected)}; reasons: {reasons}"
         for name, entry in expected.items():
             wrong = self.differs(disk, qmp, entry, found[name])
             if wrong is not None:

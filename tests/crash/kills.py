@@ -1,18 +1,20 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-3-Clause
-"""Kills cohortd, cohort, or both, again and again, under load.
+"""Kills cohortd, cohort, or both, again and again, under load; or cuts the power.
 
-    kills.py [--cuts] [--kills N | --seconds S] [--seed N] [--keep]
-             [--worlds N]
+    kills.py [--kills N | --cuts N | --seconds S [--power]] [--seed N]
+             [--worlds N] [--keep]
 
 Several worlds side by side, each with disks, a daemon and a repository of its
-own (rounds.py). Ends with what was hit; fails if a promise was broken or a bucket
-is empty. A seed that failed is run again by --seed, as far as real processes can
-be; its folder is kept."""
+own (rounds.py, power_cuts.py). Ends with what was hit; fails if a promise was
+broken or a bucket is empty: to fill the last ones it goes on for up to three times
+as long. A seed that failed is run again by --seed, as far as real processes can
+be; the folder of what failed is kept."""
 import argparse
 import multiprocessing
 import os
 import pathlib
+import queue
 import random
 import shutil
 import sys
@@ -33,15 +35,21 @@ from world import Fault  # noqa: E402
 ROUNDS_IN_A_WORLD = 12
 FAULTS_MAX = 5
 PLACE = "/var/tmp"
-BUCKETS = [
+KILL_SECONDS, CUT_SECONDS = 90, 30
+KILL_BUCKETS = [
     *(f"in {name}" for name in SPANS),
     *(f"during {name}" for name in Rounds.WEIGHTS),
     *(f"in verb {verb}" for verb in VERBS),
     *(f"killed: {victim}" for victim in ("daemon", "cohort", "both")),
     "points made under load", "settled: published", "settled: not published"]
+CUT_BUCKETS = [
+    "during load", "during backup", "during verbs", "during recovery",
+    "in first write waits for its intent", "in prepare of a member",
+    "in flip: pages", "in flip: superblock", "cuts: all is forgotten",
+    "cuts: a part is forgotten"]
 
 
-def one_world(kind, folder, seed, histogram, is_over):
+def one_world(kind, folder, seed, report, is_over):
     """Some rounds; returns what is wrong, or None."""
     rounds = kind(folder, seed, cohortd_binary(), cohort_binary())
     number = 0
@@ -49,10 +57,10 @@ def one_world(kind, folder, seed, histogram, is_over):
         rounds.create()
         while number < ROUNDS_IN_A_WORLD and not is_over():
             number += 1
-            before = rounds.kills
             rounds.round()
-            histogram.add("rounds")
-            is_over(rounds.kills - before)
+            rounds.histogram.add("rounds")
+            report(rounds.histogram)
+            rounds.histogram = Histogram()
     except (Fault, DaemonFailed, AssertionError, OSError, EOFError) as fault:
         daemon = rounds.world.daemon
         return (f"seed {seed}, round {number} ({rounds.moment}): {fault}\n"
@@ -60,110 +68,142 @@ def one_world(kind, folder, seed, histogram, is_over):
                 f"the daemon said last:\n{daemon.tail(20) if daemon else ''}")
     finally:
         rounds.release()
-        histogram.merge(rounds.histogram)
     return None
 
 
 class Worker:
-    """Worlds, one after the other, until there have been enough kills."""
+    """Worlds, one after the other, until it is over."""
 
-    def __init__(self, number, options, seeds, left, results):
-        self.number = number
+    def __init__(self, options, seeds, over, results):
         self.options = options
         self.seeds = seeds
-        self.left = left      # kills that are wanted still, of all workers
+        self.over = over
         self.results = results
-        self.deadline = time.monotonic() + options.seconds
-
-    def is_over(self, kills=0):
-        with self.left.get_lock():
-            self.left.value -= kills
-            return self.left.value <= 0 or time.monotonic() > self.deadline
 
     def run(self):
+        kind = PowerRounds if self.options.power else Rounds
         for seed in self.seeds:
-            if self.is_over():
+            if self.over.value:
                 break
             folder = pathlib.Path(f"{PLACE}/cohort-kills-{os.getpid()}-{seed}")
-            histogram = Histogram()
             try:
                 problem = one_world(
-                    PowerRounds if self.options.cuts else Rounds, folder, seed,
-                    histogram, self.is_over)
+                    kind, folder, seed,
+                    lambda found: self.results.put(("hit", found)),
+                    lambda: self.over.value)
             except BaseException:
                 problem = f"seed {seed}: {traceback.format_exc()}"
-            self.results.put((seed, histogram, problem))
-            if problem is None and not self.options.keep:
+            if problem is not None:
+                self.results.put(("fault", problem))
+            elif not self.options.keep:
                 shutil.rmtree(folder, ignore_errors=True)
-        self.results.put(None)
+        self.results.put(("end", None))
+
+
+class Campaign:
+    def __init__(self, options):
+        self.options = options
+        self.histogram = Histogram()
+        self.problems = []
+        self.told = 0
+        self.began = time.monotonic()
+        self.buckets = CUT_BUCKETS if options.power else KILL_BUCKETS
+        self.unit = "cuts" if options.power else "kills"
+
+    def count(self):
+        return self.histogram.counts.get(self.unit, 0)
+
+    def passed(self):
+        return time.monotonic() - self.began
+
+    def is_over(self):
+        options = self.options
+        if len(self.problems) >= FAULTS_MAX or \
+                self.passed() > 3 * options.seconds:
+            return True
+        enough = self.count() >= options.count \
+            and self.passed() >= (0 if options.count else options.seconds)
+        return enough and not self.empty()
+
+    def empty(self):
+        return [] if self.options.seed is not None else \
+            self.histogram.empty(self.buckets)
+
+    def take(self, kind, what):
+        if kind == "hit":
+            self.histogram.merge(what)
+            if self.count() - self.told >= 100:
+                self.told = self.count()
+                print(f"{self.told} {self.unit}, {self.passed():.0f} s",
+                      flush=True)
+        else:
+            self.problems.append(what)
+            print(f"FAULT {what}", flush=True)
+
+    def run(self):
+        context = multiprocessing.get_context("fork")
+        over = context.RawValue("b", 0)
+        results = context.Queue()
+        workers = [context.Process(target=Worker(
+            self.options, self.seeds(number), over, results).run)
+            for number in range(self.options.worlds)]
+        for worker in workers:
+            worker.start()
+        running = len(workers)
+        while running > 0:
+            try:
+                kind, what = results.get(timeout=1)
+            except queue.Empty:
+                continue
+            if kind == "end":
+                running -= 1
+            else:
+                self.take(kind, what)
+            if self.is_over():
+                over.value = 1
+        for worker in workers:
+            worker.join()
+        return self.tell()
+
+    def seeds(self, number):
+        if self.options.seed is not None:
+            return [self.options.seed] if number == 0 else []
+        first = self.options.first_seed + number
+        return range(first, first + (1 << 30), self.options.worlds)
+
+    def tell(self):
+        print(self.histogram.text())
+        for name in self.empty():
+            print(f"EMPTY: {name}")
+        print(f"{self.count()} {self.unit}, {len(self.problems)} faults, "
+              f"{self.passed():.0f} s")
+        return 1 if self.problems or self.empty() else 0
 
 
 def parse():
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--cuts", action="store_true",
-                        help="cut the power instead (power_cuts.py)")
-    parser.add_argument("--kills", type=int, default=1 << 30)
-    parser.add_argument("--seconds", type=float, default=1 << 30)
-    parser.add_argument("--seed", type=int)
+    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--cuts", type=int, default=0)
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--power", action="store_true",
+                        help="cut the power instead of killing")
+    parser.add_argument("--seed", type=int, help="run one world of this seed")
     parser.add_argument("--worlds", type=int, default=3)
     parser.add_argument("--keep", action="store_true",
                         help="keep the folders of all worlds")
     options = parser.parse_args()
-    if options.seed is None and options.kills == options.seconds:
-        options.seconds = 100
+    options.power |= options.cuts > 0
+    options.count = options.kills or options.cuts
+    if options.seconds is None:
+        options.seconds = 1 << 30 if options.count or options.seed is not None \
+            else CUT_SECONDS if options.power else KILL_SECONDS
+    options.first_seed = random.SystemRandom().randrange(1 << 24)
     return options
 
 
-def seeds_of(options, number):
-    if options.seed is not None:
-        return [options.seed] if number == 0 else []
-    first = options.first_seed + number
-    return range(first, first + 1_000_000_000, options.worlds)
-
-
-def main():
-    options = parse()
-    options.first_seed = random.SystemRandom().randrange(1 << 24)
-    if options.seed is None:
-        print(f"seeds from {options.first_seed}", flush=True)
-    context = multiprocessing.get_context("fork")
-    left = context.Value("q", options.kills)
-    results = context.Queue()
-    workers = [context.Process(target=Worker(
-        number, options, seeds_of(options, number), left, results).run)
-        for number in range(options.worlds)]
-    began = time.monotonic()
-    for worker in workers:
-        worker.start()
-    histogram, problems, running, told = Histogram(), [], len(workers), 0
-    while running > 0:
-        result = results.get()
-        if result is None:
-            running -= 1
-            continue
-        _, found, problem = result
-        histogram.merge(found)
-        if problem is not None:
-            problems.append(problem)
-            print(f"FAULT {problem}", flush=True)
-            if len(problems) == FAULTS_MAX:
-                left.value = 0
-        kills = histogram.counts.get("kills", 0)
-        if kills - told >= 100:
-            told = kills
-            print(f"{kills} kills, {time.monotonic() - began:.0f} s",
-                  flush=True)
-    for worker in workers:
-        worker.join()
-    print(histogram.text())
-    empty = histogram.empty(BUCKETS) if options.seed is None else []
-    for name in empty:
-        print(f"nothing was killed {name}")
-    print(f"{histogram.counts.get('kills', 0)} kills, {len(problems)} faults, "
-          f"{time.monotonic() - began:.0f} s")
-    return 1 if problems or empty else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    given = parse()
+    if given.seed is None:
+        print(f"seeds from {given.first_seed}", flush=True)
+    sys.exit(Campaign(given).run())

@@ -101,12 +101,13 @@ class Rounds:
         self.verbs = Verbs(self.world.names(), f"{seed} verbs")
         self.histogram = Histogram()
         self.numbers = 1 << 40
+        self.decks = {}
         self.kills = 0
         self.trigger = None
         self.guests = None
         self.cohort_process = None
         self.runs = []          # [began, ended, exit code] of cohort backup
-        self.what = "creating"
+        self.what = self.moment = "creating"
         self.must_stop = False
 
     def place(self, folder):
@@ -235,8 +236,15 @@ class Rounds:
             self.fire_daemon()
             self.fire_cohort()
 
+    def draw(self, activity):
+        """A moment; all of them come before one comes again."""
+        if not self.decks.get(activity):
+            self.decks[activity] = random.Random(self.rng.random()).sample(
+                MOMENTS[activity], len(MOMENTS[activity]))
+        return self.decks[activity].pop()
+
     def arm(self, activity, victim):
-        pattern, most = self.rng.choice(MOMENTS[activity])
+        pattern, most = self.draw(activity)
         delay = self.rng.choice((0, 0, 0, self.rng.random() * 0.002,
                                  self.rng.random() * 0.02))
         fire = {"daemon": self.fire_daemon, "cohort": self.fire_cohort,
@@ -343,7 +351,7 @@ class Rounds:
         world = self.world
         self.count(activity, victim)
         if victim != "cohort":
-            self.verbs_touched = self.verbs.crashed()
+            self.verbs_verb, self.verbs_touched = self.verbs.crashed()
             if activity == "recovery":
                 self.kill_recovery()
             self.restart()
@@ -355,7 +363,7 @@ class Rounds:
         for _ in range(self.rng.randint(1, 3)):
             self.guests = None
             self.what = "recovery"
-            pattern, most = self.rng.choice(MOMENTS["recovery"])
+            pattern, most = self.draw("recovery")
             self.trigger = Trigger(pattern, self.rng.randint(1, most),
                                    self.rng.choice((0, 0, 0.001)),
                                    self.fire_recovery)
@@ -394,10 +402,26 @@ class Rounds:
         world.predict({disk.name: disk.size for disk in world.all_disks()})
         world.serve_without_exports(self.on_line)
         bitmaps = world.bitmaps()
+        self.drop_leftovers(bitmaps)
         world.check_agreement(bitmaps)
         self.base = world.check_group(bitmaps)
         self.check_verbs_together(bitmaps)
         world.daemon.export(world.names())
+
+    def drop_leftovers(self, bitmaps):
+        """A bitmap whose removal was cut short may be left in the image."""
+        removed = [target[:2] for target in self.verbs_touched] \
+            if self.verbs_verb == "remove" else []
+        for disk in self.world.disks:
+            for name, info in list(bitmaps[disk.name].items()):
+                if disk.kind == "qcow2" and "does not know it" in info.get(
+                        "x-cohort-reason", "") and (
+                            (disk.name, name) in removed or
+                            name.startswith("cohort-")):
+                    self.world.daemon.qmp.command("block-dirty-bitmap-remove",
+                                                  node=disk.name, name=name)
+                    del bitmaps[disk.name][name]
+                    self.histogram.add("a removal was cut short")
 
     def check_verbs_together(self, bitmaps):
         """A transaction that was under way happened to all disks or to none."""

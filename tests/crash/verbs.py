@@ -174,10 +174,8 @@ class Verbs:
         if verb == "clear":
             for disk, name, _ in targets:
                 self.bitmaps[disk][name].clear()
-        elif verb == "disable":
-            pass
         self.under_way = None
-        return targets
+        return verb, targets
 
     def fold(self, disk, writes, numbers):
         for expected in self.bitmaps[disk].values():

@@ -272,6 +272,7 @@ class World:
         if len(self.points()) < points_max:
             return
         shutil.rmtree(self.repo)
+        run("sync", "-f", self.folder)  # or a power cut brings it back
         for disk, found in self.bitmaps().items():
             for name in found:
                 if name.startswith("cohort-"):
