@@ -90,6 +90,98 @@ int co_identity_take(struct storage *storage,
     return 0;
 }
 
+/*
+ * Other files.
+ */
+
+struct chain {
+    struct storage *storage;
+    GChecksum *checksum;
+    bool is_unknown; /* something in it cannot be examined, or may change */
+    bool has_any;
+};
+
+/* The file or device that a node without children is; also when it is none. */
+static void co_add_file(struct chain *chain, const struct block_node *node)
+{
+    const char *path = block_filename(node);
+    struct storage_stat found;
+    uint8_t bytes[24];
+
+    if (path == NULL || co_storage_stat(chain->storage, path, &found) < 0) {
+        chain->is_unknown = true;
+        return;
+    }
+    store_le64(bytes, found.kind);
+    store_le64(bytes + 8, found.size_bytes);
+    store_le64(bytes + 16, found.kind == STORAGE_BLOCK_DEVICE
+                               ? 0
+                               : (uint64_t)found.modified_ns);
+    g_checksum_update(chain->checksum, bytes, sizeof(bytes));
+    chain->has_any = true;
+}
+
+/* All files from the node down. One that is written to by us has a tracking file
+ * of its own, or none, and changes when it is closed. */
+static void co_add_all(struct chain *chain, const struct block_node *node)
+{
+    static const char *const roles[] = { "file", "data-file", "backing" };
+    bool is_file = true;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(roles); i++) {
+        const struct block_node *child = block_child(node, roles[i]);
+
+        if (child != NULL) {
+            is_file = false;
+            co_add_all(chain, child);
+        }
+    }
+    if (is_file && !block_is_read_only(node)) {
+        chain->is_unknown = true;
+    } else if (is_file) {
+        co_add_file(chain, node);
+    }
+}
+
+void co_identity_take_chain(struct storage *storage,
+                            const struct block_node *node,
+                            bool is_closing,
+                            struct identity *identity)
+{
+    g_autoptr(GChecksum) checksum = g_checksum_new(G_CHECKSUM_SHA256);
+    struct chain chain = { .storage = storage, .checksum = checksum };
+    const struct block_node *backing = block_child(node, "backing");
+    const struct block_node *data = block_child(node, "data-file");
+    uint8_t digest[IDENTITY_SAMPLE_BYTES];
+    gsize digest_bytes = sizeof(digest);
+
+    if (backing != NULL) {
+        co_add_all(&chain, backing);
+    }
+    if (data != NULL && is_closing) {
+        co_add_file(&chain, data);
+    }
+    g_checksum_get_digest(checksum, digest, &digest_bytes);
+    identity->chain =
+        chain.has_any && !chain.is_unknown ? load_le64(digest) | 1 : 0;
+}
+
+int identity_check_chain(const struct identity *kept,
+                         const struct identity *found,
+                         GError **err)
+{
+    if (kept->chain == 0 || kept->chain == found->chain) {
+        return 0;
+    }
+    return error_set(err, -ESTALE,
+                     "a file that the image is built on, or keeps its data in, "
+                     "is not what it was");
+}
+
+/*
+ * Comparing.
+ */
+
 static bool has_samples(const struct identity *identity)
 {
     static const uint8_t none[IDENTITY_SAMPLE_BYTES];

@@ -43,6 +43,7 @@ struct identity {
      * unknown. */
     int64_t durable_modified_ns;
     uint8_t samples[IDENTITY_SAMPLE_BYTES]; /* SHA-256; all zeroes: not taken */
+    uint64_t chain; /* digest of the other files; 0: none, or not known */
 };
 
 /* Stamps of formats that carry one: which nonces the image may bear. Both none:
@@ -60,6 +61,18 @@ int co_identity_take(struct storage *storage,
                      struct block_node *node,
                      struct identity *ret_identity,
                      GError **err);
+
+/* Sets `identity->chain`: sizes and times of the other files that make up the
+ * node's content: backing files, if nobody here may write to them, and, with
+ * `is_closing` (nothing writes any more), external data files. */
+void co_identity_take_chain(struct storage *storage,
+                            const struct block_node *node,
+                            bool is_closing,
+                            struct identity *identity);
+/* Are they the same? As below. Both taken with the same `is_closing`. */
+int identity_check_chain(const struct identity *kept,
+                         const struct identity *found,
+                         GError **err);
 
 /* Is what is found now the image that was closed cleanly? 0, or -ESTALE with a
  * sentence why not. `same_boot`: counters of block devices may be compared. */

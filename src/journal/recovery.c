@@ -138,9 +138,15 @@ static int co_check_image(struct recovery *recovery, GError **err)
         ret = tracker->has_stamp
                   ? check_stamp(tracker, &superblock->stamps, &why)
                   : 0;
+        co_identity_take_chain(tracker->storage, tracker->node,
+                               superblock->is_clean, &found);
+        if (ret == 0) {
+            ret = identity_check_chain(&superblock->identity, &found, &why);
+        }
         if (ret == 0) {
             ret = co_check_identity(recovery, &found, &why);
         }
+        co_identity_take_chain(tracker->storage, tracker->node, false, &found);
     }
     if (ret == 0 && !superblock->is_resizing &&
         block_size(tracker->node) < superblock->size_bytes) {

@@ -327,6 +327,10 @@ int co_tracker_create(struct block_node *node,
         co_tracker_free(tracker);
         return ret;
     }
+    if (tracker->image_path != NULL) {
+        co_identity_take_chain(tracker->storage, node, false,
+                               &tracker->identity);
+    }
     tracker->disk_id = journal_id_new();
     tracker->stamps.new_nonce = tracker->stamp.fresh;
     block_hook_add(node, &tracker->hook);
@@ -367,6 +371,8 @@ static int co_close_clean(struct tracker *tracker, GError **err)
     }
     if (ret == 0) {
         tracker->identity.durable_modified_ns = tracker->identity.modified_ns;
+        co_identity_take_chain(tracker->storage, tracker->node, true,
+                               &tracker->identity);
         ret = co_checkpoint_flip(tracker, true, err);
     }
     return ret;

@@ -192,6 +192,7 @@ static void encode_fixed(const struct tracking_superblock *superblock,
     store_le64(to + 80, superblock->resize_old_bytes);
     store_le64(to + 88, superblock->resize_new_bytes);
     encode_identity(&superblock->identity, to + 96);
+    store_le64(to + 248, superblock->identity.chain);
     memcpy(to + 200, superblock->stamps.old_nonce.bytes, JOURNAL_ID_BYTES);
     memcpy(to + 216, superblock->stamps.new_nonce.bytes, JOURNAL_ID_BYTES);
     memcpy(to + 232, superblock->layer,
@@ -341,6 +342,7 @@ static void decode_fixed(const uint8_t *from,
     superblock->resize_old_bytes = load_le64(from + 80);
     superblock->resize_new_bytes = load_le64(from + 88);
     decode_identity(from + 96, &superblock->identity);
+    superblock->identity.chain = load_le64(from + 248);
     memcpy(superblock->stamps.old_nonce.bytes, from + 200, JOURNAL_ID_BYTES);
     memcpy(superblock->stamps.new_nonce.bytes, from + 216, JOURNAL_ID_BYTES);
     memcpy(superblock->layer, from + 232, TRACKING_LAYER_BYTES);
