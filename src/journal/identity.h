@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Who else wrote? What an image looked like when we last had it, and whether
- * it still is that image.
+ * it still is that image; and the same of what lies below it.
  *
  * Taken at a clean close, when all is durable; compared at the next open.
  * What a stranger writes after a crash of ours, before we are back, cannot be
@@ -43,7 +43,7 @@ struct identity {
      * unknown. */
     int64_t durable_modified_ns;
     uint8_t samples[IDENTITY_SAMPLE_BYTES]; /* SHA-256; all zeroes: not taken */
-    uint64_t chain; /* digest of the other files; 0: none, or not known */
+    uint32_t below;                         /* co_identity_below() */
 };
 
 /* Stamps of formats that carry one: which nonces the image may bear. Both none:
@@ -62,18 +62,6 @@ int co_identity_take(struct storage *storage,
                      struct identity *ret_identity,
                      GError **err);
 
-/* Sets `identity->chain`: sizes and times of the other files that make up the
- * node's content: backing files, if nobody here may write to them, and, with
- * `is_closing` (nothing writes any more), external data files. */
-void co_identity_take_chain(struct storage *storage,
-                            const struct block_node *node,
-                            bool is_closing,
-                            struct identity *identity);
-/* Are they the same? As below. Both taken with the same `is_closing`. */
-int identity_check_chain(const struct identity *kept,
-                         const struct identity *found,
-                         GError **err);
-
 /* Is what is found now the image that was closed cleanly? 0, or -ESTALE with a
  * sentence why not. `same_boot`: counters of block devices may be compared. */
 int identity_check_clean(const struct identity *kept,
@@ -85,6 +73,16 @@ int identity_check_clean(const struct identity *kept,
 int identity_check_crashed(const struct identity *kept,
                            const struct identity *found,
                            GError **err);
+
+/* The files that a disk is made of beside its image: a checksum of the sizes and
+ * modification times (of block devices: samples) of those in its backing chain and,
+ * `with_data`, of its external data file, which only a clean close leaves as it is.
+ * 0: there are none, or one in the chain is open for writing here. */
+int co_identity_below(struct storage *storage,
+                      struct block_node *node,
+                      bool with_data,
+                      uint32_t *ret_below,
+                      GError **err);
 
 /* Where the tracking file of an image belongs: beside it, NAME.cbt; or, for a
  * block device, or with `by_option`, in the state directory by stable id. New

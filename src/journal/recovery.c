@@ -120,6 +120,29 @@ static int check_stamp(struct tracker *tracker,
     return 0;
 }
 
+/* What others wrote below the image. Nobody here writes there but to its data file,
+ * which is as it was only after a clean close. */
+static int co_check_below(struct recovery *recovery,
+                          uint32_t below,
+                          GError **ret_why)
+{
+    const struct tracking_superblock *superblock = recovery->superblock;
+    struct tracker *tracker = recovery->tracker;
+    uint32_t kept = superblock->identity.below;
+    int ret = 0;
+
+    if (superblock->is_clean) {
+        ret = co_identity_below(tracker->storage, tracker->node, true, &below,
+                                ret_why);
+    }
+    if (ret == 0 && kept != 0 && kept != below) {
+        ret = error_set(ret_why, -ESTALE,
+                        "a file below the image, of its backing chain or its "
+                        "data file, is not what it was");
+    }
+    return ret;
+}
+
 static int co_check_image(struct recovery *recovery, GError **err)
 {
     struct tracker *tracker = recovery->tracker;
@@ -132,21 +155,22 @@ static int co_check_image(struct recovery *recovery, GError **err)
     if (tracker->image_path != NULL) {
         ret = co_identity_take(tracker->storage, tracker->image_path, NULL,
                                &found, err);
+        if (ret == 0) {
+            ret = co_identity_below(tracker->storage, tracker->node, false,
+                                    &found.below, err);
+        }
         if (ret < 0) {
             return ret;
         }
         ret = tracker->has_stamp
                   ? check_stamp(tracker, &superblock->stamps, &why)
                   : 0;
-        co_identity_take_chain(tracker->storage, tracker->node,
-                               superblock->is_clean, &found);
-        if (ret == 0) {
-            ret = identity_check_chain(&superblock->identity, &found, &why);
-        }
         if (ret == 0) {
             ret = co_check_identity(recovery, &found, &why);
         }
-        co_identity_take_chain(tracker->storage, tracker->node, false, &found);
+        if (ret == 0) {
+            ret = co_check_below(recovery, found.below, &why);
+        }
     }
     if (ret == 0 && !superblock->is_resizing &&
         block_size(tracker->node) < superblock->size_bytes) {

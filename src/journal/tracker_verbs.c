@@ -73,6 +73,8 @@ int co_tracker_commit(struct tracker *tracker, GError **err)
     if (ret < 0) {
         tracker_break(tracker, "a change of it could not be stored: %s",
                       g_strerror(-ret));
+        /* The change may be durable or not; the answer must not be undone. */
+        co_tracker_wait_poisoned(tracker);
         g_prefix_error(err,
                        "The persistent bitmaps of node '%s' are inconsistent "
                        "now: ",
@@ -152,6 +154,7 @@ int co_tracker_resize_begin(struct tracker *tracker,
     ret = co_checkpoint_flip(tracker, false, err);
     if (ret < 0) {
         tracker->is_resizing = false;
+        co_tracker_wait_poisoned(tracker);
     }
     return ret;
 }

@@ -94,6 +94,7 @@ uint64_t tracked_bitmap_encoded_bytes(uint32_t page_count,
 static void encode_identity(const struct identity *identity, uint8_t *to)
 {
     store_le32(to, identity->kind);
+    store_le32(to + 4, identity->below);
     store_le64(to + 8, identity->size_bytes);
     store_le64(to + 16, (uint64_t)identity->modified_ns);
     store_le64(to + 24, (uint64_t)identity->changed_ns);
@@ -192,7 +193,6 @@ static void encode_fixed(const struct tracking_superblock *superblock,
     store_le64(to + 80, superblock->resize_old_bytes);
     store_le64(to + 88, superblock->resize_new_bytes);
     encode_identity(&superblock->identity, to + 96);
-    store_le64(to + 248, superblock->identity.chain);
     memcpy(to + 200, superblock->stamps.old_nonce.bytes, JOURNAL_ID_BYTES);
     memcpy(to + 216, superblock->stamps.new_nonce.bytes, JOURNAL_ID_BYTES);
     memcpy(to + 232, superblock->layer,
@@ -228,6 +228,7 @@ static void decode_identity(const uint8_t *from, struct identity *ret)
     ret->kind = load_le32(from) <= IDENTITY_DEVICE
                     ? (enum identity_kind)load_le32(from)
                     : IDENTITY_NONE;
+    ret->below = load_le32(from + 4);
     ret->size_bytes = load_le64(from + 8);
     ret->modified_ns = (int64_t)load_le64(from + 16);
     ret->changed_ns = (int64_t)load_le64(from + 24);
@@ -342,7 +343,6 @@ static void decode_fixed(const uint8_t *from,
     superblock->resize_old_bytes = load_le64(from + 80);
     superblock->resize_new_bytes = load_le64(from + 88);
     decode_identity(from + 96, &superblock->identity);
-    superblock->identity.chain = load_le64(from + 248);
     memcpy(superblock->stamps.old_nonce.bytes, from + 200, JOURNAL_ID_BYTES);
     memcpy(superblock->stamps.new_nonce.bytes, from + 216, JOURNAL_ID_BYTES);
     memcpy(superblock->layer, from + 232, TRACKING_LAYER_BYTES);

@@ -330,7 +330,7 @@ static void commit_enable(struct transaction_action *action)
 {
     struct bitmap_action *self = action_of(action);
 
-    if (!make_change(self)) {
+    if (!make_change(self) && !dirty_bitmap_is_enabled(self->bitmap)) {
         dirty_bitmap_set_enabled(self->bitmap, true);
         action_tracking_tell(self->context, self->bitmap,
                              TRACKER_CHANGE_ENABLE);

@@ -94,9 +94,7 @@ def test_the_instant_stays_readable(daemon, graph):
     qemu_img("compare", "-f", "raw", "-F", "raw", instant, before)
 
 
-# by_filter is not among them: a read of it under load now and then never ends
-# (docs/internals/differences-from-qemu.md, "Known faults").
-@pytest.mark.parametrize("graph", [by_backup, by_snapshot_access])
+@pytest.mark.parametrize("graph", [by_backup, by_filter, by_snapshot_access])
 def test_the_instant_holds_under_load(daemon, nbd_client, graph, background):
     "Readers that race with writers see nothing of what is written."
     random_image(daemon.folder / "disk.raw", SIZE, 7)

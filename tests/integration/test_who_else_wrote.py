@@ -401,14 +401,32 @@ def test_a_writer_to_a_backing_file_is_noticed(chain, cohortd, folder, end,
     "The overlay shows it, and no bitmap knows."
     getattr(track(cohortd, chain), end)()
     qemu_io(folder / name, "write 4M 64k", image_format=name.split(".")[1])
-    assert "built on" in reason(start(cohortd, chain))
+    assert "below the image" in reason(start(cohortd, chain))
+
+
+def test_a_disk_that_got_a_snapshot_is_believed(qcow2, cohortd, folder):
+    """The disk below is closed after its overlay, and stores bitmaps then: that is
+    nobody else's doing."""
+    daemon = track(cohortd, qcow2)
+    top = folder / "top.qcow2"
+    daemon.qmp.command("blockdev-snapshot-sync", {
+        "node-name": "disk", "snapshot-file": str(top),
+        "snapshot-node-name": "top", "format": "qcow2"})
+    add_bitmap(daemon, "top", persistent=True)
+    write(daemon, "write 2M 64k")
+    daemon.quit()
+    daemon = start(cohortd, top)
+    assert believed(daemon)
+    daemon.kill()
+    qemu_io(qcow2, "write 4M 64k", image_format="qcow2")
+    assert "below the image" in reason(start(cohortd, top))
 
 
 def test_another_backing_file_is_noticed(chain, cohortd, folder):
     "Exchanged for one of the same size."
     track(cohortd, chain).quit()
     random_image(folder / "base.raw", SIZE, 2)
-    assert "built on" in reason(start(cohortd, chain))
+    assert "below the image" in reason(start(cohortd, chain))
 
 
 @pytest.fixture
@@ -429,7 +447,7 @@ def test_a_writer_to_a_data_file_is_noticed(with_data_file, cohortd, folder):
     "It needs no format to write there."
     track(cohortd, with_data_file).quit()
     qemu_io(folder / "disk.data", "write 4M 64k")
-    assert "keeps its data in" in reason(start(cohortd, with_data_file))
+    assert "below the image" in reason(start(cohortd, with_data_file))
 
 
 # One owner at a time.

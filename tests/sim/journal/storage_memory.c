@@ -127,6 +127,15 @@ void storage_memory_fail_sync(struct storage_memory *memory,
     g_free(memory->fail_sync_suffix);
     memory->fail_sync_suffix = g_strdup(suffix);
     memory->fail_sync = count;
+    memory->fail_syncs_after = 0;
+}
+
+void storage_memory_fail_syncs(struct storage_memory *memory,
+                               const char *suffix,
+                               uint64_t count)
+{
+    storage_memory_fail_sync(memory, suffix, count > 0);
+    memory->fail_syncs_after = count > 0 ? count - 1 : 0;
 }
 
 void storage_memory_fail_writes(struct storage_memory *memory,

@@ -60,6 +60,10 @@ void storage_memory_drop_suspect_cache(struct storage_memory *memory,
 void storage_memory_fail_sync(struct storage_memory *memory,
                               const char *suffix,
                               uint64_t count);
+/* As above: the n next syncs fail, one after the other. */
+void storage_memory_fail_syncs(struct storage_memory *memory,
+                               const char *suffix,
+                               uint64_t count);
 /* All writes and syncs of paths that end in `suffix` fail. NULL: none. */
 void storage_memory_fail_writes(struct storage_memory *memory,
                                 const char *suffix,

@@ -220,7 +220,7 @@ static int co_memory_truncate(struct storage_file *opened, uint64_t bytes)
     return dies ? -EIO : 0;
 }
 
-static int co_memory_sync(struct storage_file *opened)
+static int co_sync_now(struct storage_file *opened)
 {
     struct storage_memory *memory = memory_of(opened->storage);
     struct inode *inode = file_of(opened)->inode;
@@ -243,10 +243,23 @@ static int co_memory_sync(struct storage_file *opened)
         --memory->fail_sync == 0) {
         memory_lose_data(memory, inode);
         inode->suspect = true;
+        if (memory->fail_syncs_after > 0) {
+            memory->fail_syncs_after--;
+            memory->fail_sync = 1;
+        }
         return -EIO;
     }
     memory_sync_data(inode);
     return 0;
+}
+
+/* Of several at once, the one that is served first may be told last. */
+static int co_memory_sync(struct storage_file *opened)
+{
+    int ret = co_sync_now(opened);
+
+    co_reschedule();
+    return ret;
 }
 
 static int co_memory_size(struct storage_file *file, uint64_t *ret_bytes)

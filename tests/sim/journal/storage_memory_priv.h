@@ -59,6 +59,7 @@ struct storage_memory {
     bool dead;
     uint64_t boots;
     uint64_t fail_sync;
+    uint64_t fail_syncs_after; /* so many more, right after that one */
     char *fail_sync_suffix;
     char *fail_write_suffix;
     int fail_write_error;

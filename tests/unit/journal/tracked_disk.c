@@ -128,6 +128,8 @@ void tracked_disk_live(struct tracked_disk *disk,
     while (scheduler_turn(&disk->scheduler)) {
     }
     assert_true(life.over);
+    storage_memory_fail_sync(disk->memory, NULL, 0);
+    storage_memory_fail_writes(disk->memory, NULL, 0);
     if (life.crashes) {
         storage_memory_reboot(disk->memory, end == DISK_POWER_CUT
                                                 ? STORAGE_CRASH_POWER

@@ -52,7 +52,8 @@ struct tracked_disk {
 struct tracked_disk *tracked_disk_new(uint64_t seed);
 void tracked_disk_free(struct tracked_disk *disk);
 
-/* A life. A disk without tracking file gets a tracker without bitmaps. */
+/* A life. A disk without tracking file gets a tracker without bitmaps. Planted
+ * failures end with it. */
 void tracked_disk_live(struct tracked_disk *disk,
                        void (*co_run)(struct tracked_disk *disk),
                        enum disk_end end);
