@@ -228,7 +228,7 @@ static int co_open_tracked(struct tracking *tracking,
 
 /* Where an image that is one file was not closed cleanly, its bytes are read anew,
  * before the node above looks at them;
- * see docs/decisions/030-a-crash-costs-the-cache.md. */
+ * see docs/decisions/035-a-crash-costs-the-cache.md. */
 static void co_distrust_cache(struct tracking *tracking,
                               struct block_node *node)
 {
