@@ -142,6 +142,10 @@ static void plant_fault(struct world *world)
         storage_memory_fail_sync(world->memory, ".raw",
                                  random_between(&world->random, 1, 4));
         world_count(world, WORLD_FLUSH_FAILED);
+    } else if (random_once_in(&world->random, 4)) {
+        storage_memory_fail_sync(world->memory, ".cbt.new",
+                                 random_between(&world->random, 1, 3));
+        world_count(world, WORLD_NEW_FILE_FAILED);
     } else {
         storage_memory_fail_sync(world->memory, ".cbt",
                                  random_between(&world->random, 1, 8));
