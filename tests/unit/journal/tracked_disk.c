@@ -166,6 +166,20 @@ int co_disk_add(struct tracked_disk *disk, const char *name)
     return ret;
 }
 
+int co_disk_remove(struct tracked_disk *disk, const char *name)
+{
+    struct dirty_bitmap *bitmap = dirty_bitmap_find(disk->node, name);
+    int ret;
+
+    assert_non_null(bitmap);
+    co_tracker_begin(disk->tracker);
+    tracker_change(disk->tracker, bitmap, TRACKER_CHANGE_REMOVE, NULL, NULL);
+    dirty_bitmap_free(dirty_bitmap_detach(bitmap));
+    ret = co_tracker_commit(disk->tracker, NULL);
+    co_tracker_end(disk->tracker);
+    return ret;
+}
+
 int co_disk_enable(struct tracked_disk *disk, const char *name, bool enable)
 {
     struct dirty_bitmap *bitmap = dirty_bitmap_find(disk->node, name);

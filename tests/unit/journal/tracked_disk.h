@@ -62,6 +62,7 @@ void tracked_disk_live(struct tracked_disk *disk,
 
 /* Verbs, each from begin to end. */
 int co_disk_add(struct tracked_disk *disk, const char *name);
+int co_disk_remove(struct tracked_disk *disk, const char *name);
 int co_disk_enable(struct tracked_disk *disk, const char *name, bool enable);
 /* One sector of something. */
 int co_disk_write(struct tracked_disk *disk, uint64_t offset);
