@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Forgetting what the page cache shows, see
- * docs/decisions/030-a-crash-costs-the-cache.md.
+ * docs/decisions/035-a-crash-costs-the-cache.md.
  *
  * A page that could not be written out is clean afterwards, and stays; whoever
  * asks then is told that all is well. So what can be written out is, and all that

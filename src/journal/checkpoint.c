@@ -315,17 +315,39 @@ static int co_flip_captured(struct tracker *tracker,
                : co_flip_to_spare(tracker, capture, err);
 }
 
+/* A spare that could not be synced is made anew: what is in memory may need the
+ * room. */
+static int co_renew_spare(struct tracker *tracker, GError **err)
+{
+    uint64_t size_bytes = block_size(tracker->node);
+
+    if (tracker->is_resizing) {
+        size_bytes = max_u64(size_bytes, tracker->resize_new_bytes);
+    }
+    return co_tracker_make_room(tracker, size_bytes, err);
+}
+
 int co_checkpoint_flip(struct tracker *tracker, bool clean, GError **err)
 {
-    bool to_spare = tracker->spare != NULL && tracker->spare_wanted;
-    struct capture capture = { .file =
-                                   to_spare ? tracker->spare : tracker->file };
+    struct capture capture = { .file = tracker->file };
     uint64_t begun_ns = loop_now_ns();
-    int ret;
+    bool to_spare;
+    int ret = 0;
 
     g_assert(tracker->lock.locked);
     if (tracker->broken) {
         return error_set(err, -EIO, "%s", tracker->reason);
+    }
+    if (tracker->spare_wanted &&
+        (tracker->spare == NULL || tracker->spare->failed_syncs > 0)) {
+        ret = co_renew_spare(tracker, err);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    to_spare = tracker->spare != NULL && tracker->spare_wanted;
+    if (to_spare) {
+        capture.file = tracker->spare;
     }
     if (capture.file == NULL) {
         return 0; /* nothing was ever added */

@@ -280,6 +280,11 @@ int co_identity_below(struct storage *storage,
         ret = co_add_layer(&below, node, false, true, err);
     }
     for (; ret == 0 && layer != NULL; layer = block_child(layer, "backing")) {
+        if (!block_is_read_only(layer)) {
+            *ret_below = 0; /* a disk of ours until its snapshot was taken: it
+                               changes once more, when it is closed after this */
+            return 0;
+        }
         ret = co_add_layer(&below, layer, true, true, err);
     }
     if (ret == 0) {

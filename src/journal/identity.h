@@ -77,7 +77,7 @@ int identity_check_crashed(const struct identity *kept,
 /* The files that a disk is made of beside its image: a checksum of the sizes and
  * modification times (of block devices: samples) of those in its backing chain and,
  * `with_data`, of its external data file, which only a clean close leaves as it is.
- * 0: there are none. */
+ * 0: there are none, or one in the chain is open for writing here. */
 int co_identity_below(struct storage *storage,
                       struct block_node *node,
                       bool with_data,

@@ -58,14 +58,18 @@ static int co_check_file(struct recovery *recovery, GError **err)
     return 0;
 }
 
-/* A superblock older than a cleared intent is not the one that counted. */
+/* A superblock older than a cleared intent is not the one that counted. What is
+ * lost is lost once: superblocks to come are newer than any sector. */
 static void check_sequences(struct recovery *recovery)
 {
-    const struct tracking_file *file = recovery->tracker->file;
+    struct tracking_file *file = recovery->tracker->file;
 
-    for (uint64_t i = 0;
-         recovery->reason == NULL && i < file->layout.intent_sectors; i++) {
-        if (file->sector_sequences[i] > recovery->superblock->sequence) {
+    for (uint64_t i = 0; i < file->layout.intent_sectors; i++) {
+        if (file->sector_sequences[i] <= recovery->superblock->sequence) {
+            continue;
+        }
+        file->sequence = max_u64(file->sequence, file->sector_sequences[i]);
+        if (recovery->reason == NULL) {
             recovery->reason =
                 g_strdup("its newest state was lost from the tracking file");
         }

@@ -200,6 +200,13 @@ void intent_wake(struct tracker *tracker);
 bool intent_hook_try(struct block_hook *hook, uint64_t offset, uint64_t bytes);
 int co_intent_hook(struct block_hook *hook, uint64_t offset, uint64_t bytes);
 
+/* tracker_verbs.c */
+/* A spare file with room for all that is needed at a size, unless the one that
+ * is there has it. */
+int co_tracker_make_room(struct tracker *tracker,
+                         uint64_t size_bytes,
+                         GError **err);
+
 /* checkpoint.c */
 /* With the lock: all that is in memory becomes durable. On failure the tracker
  * is broken, unless nothing but pages had been written (then it may be tried

@@ -152,6 +152,7 @@ static int co_call(struct tracking *tracking,
         .over_marking_bytes = settings->over_marking_bytes,
         .checkpoint_ns = settings->checkpoint_ns,
         .outcomes = tracking->outcomes,
+        .region_bytes = tracking->region_bytes,
         .on_trouble = on_trouble,
         .opaque = tracking,
     };
@@ -228,7 +229,7 @@ static int co_open_tracked(struct tracking *tracking,
 
 /* Where an image that is one file was not closed cleanly, its bytes are read anew,
  * before the node above looks at them;
- * see docs/decisions/030-a-crash-costs-the-cache.md. */
+ * see docs/decisions/035-a-crash-costs-the-cache.md. */
 static void co_distrust_cache(struct tracking *tracking,
                               struct block_node *node)
 {
@@ -298,15 +299,25 @@ static int co_closing(struct block_watcher *watcher,
 {
     struct tracking *tracking = LIST_ENTRY(watcher, struct tracking, watcher);
     g_autoptr(GError) error = NULL;
+    struct tracker *tracker = tracker_of(node);
     bool stays;
     int ret;
 
     co_move(block_home(node));
+    if (tracker != NULL) {
+        /* No checkpoint may wait for the image while it is finished. */
+        co_tracker_begin(tracker);
+    }
     ret = co_image_bitmaps_store(node, &error);
     /* A corrupt image would not take them later either. */
     stays = ret < 0 && ret != -EIO && may_stay;
     if (!stays) {
         co_image_bitmaps_finish(node);
+    }
+    if (tracker != NULL) {
+        co_tracker_end(tracker);
+    }
+    if (!stays) {
         co_close_tracker(node);
     }
     co_move(tracking->main);

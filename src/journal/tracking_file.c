@@ -87,7 +87,8 @@ static void plan_layout(const struct tracking_needs *needs,
 bool tracking_file_fits(const struct tracking_file *file,
                         const struct tracking_needs *needs)
 {
-    return file->layout.region_bytes == needs->region_bytes &&
+    return file->failed_syncs == 0 &&
+           file->layout.region_bytes == needs->region_bytes &&
            file->layout.region_count >= needs->region_count &&
            file->layout.slot_bytes >= needs->superblock_bytes &&
            file->layout.page_count >= needs->page_count;

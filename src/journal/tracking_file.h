@@ -54,6 +54,7 @@ int co_tracking_file_create(struct storage *storage,
                             const struct tracking_needs *needs,
                             struct tracking_file **ret_file,
                             GError **err);
+/* Also false when a sync has failed: such a file is of no use any more. */
 bool tracking_file_fits(const struct tracking_file *file,
                         const struct tracking_needs *needs);
 /* The name becomes the file's, durably. A failure other than -EBUSY leaves in

@@ -40,6 +40,7 @@ void storage_memory_free(struct storage_memory *memory)
     g_hash_table_destroy(memory->durable);
     g_hash_table_destroy(memory->directories);
     g_ptr_array_unref(memory->inodes);
+    g_free(memory->died_in);
     g_free(memory->fail_sync_suffix);
     g_free(memory->fail_write_suffix);
     g_free(memory);
@@ -72,6 +73,11 @@ void storage_memory_crash_at_sync(struct storage_memory *memory,
 bool storage_memory_is_dead(const struct storage_memory *memory)
 {
     return memory->dead;
+}
+
+const char *storage_memory_died_in(const struct storage_memory *memory)
+{
+    return memory->died_in;
 }
 
 uint64_t storage_memory_points(const struct storage_memory *memory)
