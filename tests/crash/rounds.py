@@ -26,7 +26,7 @@ FIRE_TIMEOUT_S = 20
 
 class Rounds:
     KINDS = ("raw", "qcow2", "loop")
-    DISK_BYTES = 12 * MIB
+    DISK_BYTES = 6 * MIB
     POINTS_MAX = 40
     WEIGHTS = {"load": 3, "backup": 14, "verbs": 10, "resize": 3, "close": 4,
                "recovery": 5, "checkpoint": 1}
