@@ -31,6 +31,13 @@ def run(*words):
     return done.stdout.strip()
 
 
+def is_plain(path):
+    try:
+        return os.path.isfile(path) and not os.path.ismount(path)
+    except OSError:
+        return False  # what was mounted there is dead
+
+
 def wait_until(condition, what):
     deadline = time.monotonic() + TIMEOUT_S
     while not condition():
@@ -115,11 +122,13 @@ class Machine:
             time.sleep(0.01)
         run("losetup", "-d", self.device)
         self.device = None
-        subprocess.run(["umount", f"{self.folder}/disk"], stderr=self.log,
-                       check=False)
         if self.fuse.poll() is None:
             self.fuse.kill()
         self.fuse.wait(TIMEOUT_S)
+        # It may be busy for a moment: the loop device lets go of it later.
+        subprocess.run(["umount", "-l", f"{self.folder}/disk"],
+                       stderr=self.log, check=False)
+        wait_until(lambda: is_plain(f"{self.folder}/disk"), "the unmounting")
 
     def off(self):
         """For good."""
