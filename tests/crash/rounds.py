@@ -28,6 +28,7 @@ class Rounds:
     KINDS = ("raw", "qcow2", "loop")
     DISK_BYTES = 6 * MIB
     POINTS_MAX = 40
+    DURABILITIES = ("power", "power", "power", "process")
     WEIGHTS = {"load": 3, "backup": 14, "verbs": 10, "resize": 3, "close": 4,
                "recovery": 5, "checkpoint": 1}
 
@@ -72,6 +73,9 @@ class Rounds:
     def create(self):
         world = self.world
         world.create(self.rng.choice(SPARE_SIZES))
+        interval = self.rng.choice((30, 300, 5000))
+        world.tracking = f"durability={self.rng.choice(self.DURABILITIES)}," \
+            f"checkpoint-interval={interval}"
         world.serve(self.on_line)
         world.daemon.qmp.command("block-dirty-bitmap-add", node="spare",
                                  name="spare", persistent=True,

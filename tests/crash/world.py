@@ -100,6 +100,7 @@ class World:
         self.state = f"{self.folder}/state"
         self.daemon = None
         self.prediction = None
+        self.tracking = "durability=power"
 
     def names(self):
         return [disk.name for disk in self.disks]
@@ -124,7 +125,7 @@ class World:
     def start(self, on_line=None):
         """A daemon, whether it gets ready or not."""
         self.daemon = CohortDaemon(
-            self.cohortd, self.folder,
+            self.cohortd, self.folder, self.tracking,
             [disk.options() for disk in self.all_disks()], on_line)
 
     def serve_without_exports(self, on_line=None):
