@@ -17,7 +17,7 @@ from guests import Guests
 from moments import MOMENTS, Trigger
 from record import Wrong, firm_after_cut, firm_after_kill, read_record
 from support.qmp import QmpError, QmpTimeout
-from verbs import Verbs
+from verbs import SLOW, Verbs
 from world import Fault, MIB, World
 
 SPARE_SIZES = (4 * MIB, 5 * MIB + 512, 3 * MIB, 6 * MIB)
@@ -96,7 +96,9 @@ class Rounds:
             said = process.communicate()[1]
             code = process.returncode
             self.runs.append((began, time.monotonic_ns(), code))
-            if code != 0:
+            if code == 1 and SLOW in said.decode():
+                self.runs.pop()
+            elif code != 0:
                 if not self.must_stop:
                     self.problem = f"cohort backup: {code}\n{said.decode()}"
                 return
