@@ -42,7 +42,9 @@ static int co_write_pages(struct capture *capture)
     return ret;
 }
 
-/* The image's modification time from before a flush is durable after it. */
+/* The image's modification time from before it is durable after it. A flush of the
+ * node is not enough for that: where nothing but data has changed fdatasync()
+ * leaves the times for later. */
 static int co_flush_image(struct tracker *tracker)
 {
     struct storage_stat found;
@@ -51,7 +53,8 @@ static int co_flush_image(struct tracker *tracker)
         co_storage_stat(tracker->storage, tracker->image_path, &found) == 0;
     int ret = co_block_child_flush(tracker->node);
 
-    if (ret == 0 && known) {
+    if (ret == 0 && known &&
+        co_storage_sync_times(tracker->storage, tracker->image_path) == 0) {
         tracker->identity.durable_modified_ns = found.modified_ns;
     }
     return ret;
@@ -312,17 +315,39 @@ static int co_flip_captured(struct tracker *tracker,
                : co_flip_to_spare(tracker, capture, err);
 }
 
+/* A spare that could not be synced is made anew: what is in memory may need the
+ * room. */
+static int co_renew_spare(struct tracker *tracker, GError **err)
+{
+    uint64_t size_bytes = block_size(tracker->node);
+
+    if (tracker->is_resizing) {
+        size_bytes = max_u64(size_bytes, tracker->resize_new_bytes);
+    }
+    return co_tracker_make_room(tracker, size_bytes, err);
+}
+
 int co_checkpoint_flip(struct tracker *tracker, bool clean, GError **err)
 {
-    bool to_spare = tracker->spare != NULL && tracker->spare_wanted;
-    struct capture capture = { .file =
-                                   to_spare ? tracker->spare : tracker->file };
+    struct capture capture = { .file = tracker->file };
     uint64_t begun_ns = loop_now_ns();
-    int ret;
+    bool to_spare;
+    int ret = 0;
 
     g_assert(tracker->lock.locked);
     if (tracker->broken) {
         return error_set(err, -EIO, "%s", tracker->reason);
+    }
+    if (tracker->spare_wanted &&
+        (tracker->spare == NULL || tracker->spare->failed_syncs > 0)) {
+        ret = co_renew_spare(tracker, err);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    to_spare = tracker->spare != NULL && tracker->spare_wanted;
+    if (to_spare) {
+        capture.file = tracker->spare;
     }
     if (capture.file == NULL) {
         return 0; /* nothing was ever added */

@@ -58,14 +58,18 @@ static int co_check_file(struct recovery *recovery, GError **err)
     return 0;
 }
 
-/* A superblock older than a cleared intent is not the one that counted. */
+/* A superblock older than a cleared intent is not the one that counted. What is
+ * lost is lost once: superblocks to come are newer than any sector. */
 static void check_sequences(struct recovery *recovery)
 {
-    const struct tracking_file *file = recovery->tracker->file;
+    struct tracking_file *file = recovery->tracker->file;
 
-    for (uint64_t i = 0;
-         recovery->reason == NULL && i < file->layout.intent_sectors; i++) {
-        if (file->sector_sequences[i] > recovery->superblock->sequence) {
+    for (uint64_t i = 0; i < file->layout.intent_sectors; i++) {
+        if (file->sector_sequences[i] <= recovery->superblock->sequence) {
+            continue;
+        }
+        file->sequence = max_u64(file->sequence, file->sector_sequences[i]);
+        if (recovery->reason == NULL) {
             recovery->reason =
                 g_strdup("its newest state was lost from the tracking file");
         }
@@ -120,6 +124,29 @@ static int check_stamp(struct tracker *tracker,
     return 0;
 }
 
+/* What others wrote below the image. Nobody here writes there but to its data file,
+ * which is as it was only after a clean close. */
+static int co_check_below(struct recovery *recovery,
+                          uint32_t below,
+                          GError **ret_why)
+{
+    const struct tracking_superblock *superblock = recovery->superblock;
+    struct tracker *tracker = recovery->tracker;
+    uint32_t kept = superblock->identity.below;
+    int ret = 0;
+
+    if (superblock->is_clean) {
+        ret = co_identity_below(tracker->storage, tracker->node, true, &below,
+                                ret_why);
+    }
+    if (ret == 0 && kept != 0 && kept != below) {
+        ret = error_set(ret_why, -ESTALE,
+                        "a file below the image, of its backing chain or its "
+                        "data file, is not what it was");
+    }
+    return ret;
+}
+
 static int co_check_image(struct recovery *recovery, GError **err)
 {
     struct tracker *tracker = recovery->tracker;
@@ -132,6 +159,10 @@ static int co_check_image(struct recovery *recovery, GError **err)
     if (tracker->image_path != NULL) {
         ret = co_identity_take(tracker->storage, tracker->image_path, NULL,
                                &found, err);
+        if (ret == 0) {
+            ret = co_identity_below(tracker->storage, tracker->node, false,
+                                    &found.below, err);
+        }
         if (ret < 0) {
             return ret;
         }
@@ -140,6 +171,9 @@ static int co_check_image(struct recovery *recovery, GError **err)
                   : 0;
         if (ret == 0) {
             ret = co_check_identity(recovery, &found, &why);
+        }
+        if (ret == 0) {
+            ret = co_check_below(recovery, found.below, &why);
         }
     }
     if (ret == 0 && !superblock->is_resizing &&

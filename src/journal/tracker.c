@@ -137,6 +137,7 @@ static struct tracker *tracker_new(struct block_node *node,
     take_options(tracker, options);
     intent_init(tracker);
     checkpoint_init(tracker);
+    co_queue_init(&tracker->poison_over);
     co_queue_init(&tracker->failure_over);
     return tracker;
 }
@@ -320,6 +321,10 @@ int co_tracker_create(struct block_node *node,
     if (ret == 0 && tracker->image_path != NULL) {
         ret = co_identity_take(tracker->storage, tracker->image_path, NULL,
                                &tracker->identity, &cause);
+        if (ret == 0) {
+            ret = co_identity_below(tracker->storage, node, false,
+                                    &tracker->identity.below, &cause);
+        }
     }
     if (ret < 0) {
         error_set_errno(err, ret, "node '%s' cannot be tracked",
@@ -364,6 +369,13 @@ static int co_close_clean(struct tracker *tracker, GError **err)
     if (ret == 0 && tracker->image_path != NULL) {
         ret = co_identity_take(tracker->storage, tracker->image_path,
                                tracker->node, &tracker->identity, err);
+        if (ret == 0) {
+            ret = co_storage_sync_times(tracker->storage, tracker->image_path);
+        }
+    }
+    if (ret == 0 && tracker->image_path != NULL) {
+        ret = co_identity_below(tracker->storage, tracker->node, true,
+                                &tracker->identity.below, err);
     }
     if (ret == 0) {
         tracker->identity.durable_modified_ns = tracker->identity.modified_ns;
@@ -430,6 +442,7 @@ static bool co_poison(struct tracker *tracker)
     tracker->failed = true;
     trace_tracking_poisoned(block_name(tracker->node), durable, tracker->stops);
     intent_wake(tracker);
+    co_queue_wake_all(&tracker->poison_over);
     return durable;
 }
 
@@ -482,6 +495,13 @@ void tracker_break(struct tracker *tracker, const char *format, ...)
                           tracker->path);
     block_background_begin(tracker->node);
     co_spawn(loop_current(), co_fail, tracker);
+}
+
+void co_tracker_wait_poisoned(struct tracker *tracker)
+{
+    while (tracker->broken && !tracker->failed) {
+        co_queue_wait(&tracker->poison_over);
+    }
 }
 
 void co_tracker_wait_failed(struct tracker *tracker)

@@ -164,7 +164,8 @@ enum tracker_change {
     TRACKER_CHANGE_CLEAR,  /* undecided: after dirty_bitmap_freeze() */
     TRACKER_CHANGE_ENABLE,
     TRACKER_CHANGE_DISABLE, /* undecided: it records on until settled */
-    TRACKER_CHANGE_MERGE,   /* undecided: the sources' bits come as `merged` */
+    TRACKER_CHANGE_MERGE,   /* undecided: the sources' bits come as `merged`;
+                               NULL: nothing changes */
 };
 
 /* A bitmap becomes a persistent one with TRACKER_CHANGE_ADD. `merged` (may be
@@ -207,7 +208,8 @@ void tracker_settle(struct tracker *tracker,
                     enum tracker_outcome outcome);
 
 /* Step 3: all that was told before becomes durable; nothing to do: 0. On failure
- * all bitmaps of the node are inconsistent. */
+ * all bitmaps of the node are inconsistent, and that is durable, if it can be made
+ * so at all: a crash does not find the change after its failure was told. */
 int co_tracker_commit(struct tracker *tracker, GError **err);
 
 /* Begins, writes out all that has changed, clears intents, ends. */

@@ -131,6 +131,7 @@ struct tracker {
     bool poisoned; /* that is durable */
     bool closing;
     char *reason;
+    struct co_queue poison_over;
     struct co_queue failure_over;
 
     uint64_t recovered_regions;
@@ -149,7 +150,10 @@ void tracker_break(struct tracker *tracker, const char *format, ...)
 /* With the verbs' lock, of one that has failed: what could not be made durable is
  * tried once more. Is it durable now? Then writes go on in any case. */
 bool co_tracker_poison_again(struct tracker *tracker);
-/* Waits until breaking is over. */
+/* Waits until what was in doubt no longer is: the poison is durable, or will never
+ * be. The lock may be held, but no flip be under way. */
+void co_tracker_wait_poisoned(struct tracker *tracker);
+/* Waits until all of failing is over. */
 void co_tracker_wait_failed(struct tracker *tracker);
 /* What the node's file has to have room for, at a size. */
 void tracker_needs(const struct tracker *tracker,
@@ -195,6 +199,13 @@ int co_intent_write(struct tracker *tracker);
 void intent_wake(struct tracker *tracker);
 bool intent_hook_try(struct block_hook *hook, uint64_t offset, uint64_t bytes);
 int co_intent_hook(struct block_hook *hook, uint64_t offset, uint64_t bytes);
+
+/* tracker_verbs.c */
+/* A spare file with room for all that is needed at a size, unless the one that
+ * is there has it. */
+int co_tracker_make_room(struct tracker *tracker,
+                         uint64_t size_bytes,
+                         GError **err);
 
 /* checkpoint.c */
 /* With the lock: all that is in memory becomes durable. On failure the tracker

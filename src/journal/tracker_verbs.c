@@ -9,11 +9,9 @@
 #include "base/trace.h"
 #include "journal/tracker_priv.h"
 
-/* A spare file with room for all that is needed at a size, unless the one that
- * is there has it. */
-static int co_make_room(struct tracker *tracker,
-                        uint64_t size_bytes,
-                        GError **err)
+int co_tracker_make_room(struct tracker *tracker,
+                         uint64_t size_bytes,
+                         GError **err)
 {
     struct tracking_needs needs;
 
@@ -54,7 +52,7 @@ int co_tracker_reserve(struct tracker *tracker,
     tracker->reserved_pages += tracking_set_pages(
         size_bytes, (unsigned int)__builtin_ctzll(granularity_bytes));
     tracker->reserved_bitmaps++;
-    return co_make_room(tracker, size_bytes, err);
+    return co_tracker_make_room(tracker, size_bytes, err);
 }
 
 int co_tracker_commit(struct tracker *tracker, GError **err)
@@ -73,6 +71,8 @@ int co_tracker_commit(struct tracker *tracker, GError **err)
     if (ret < 0) {
         tracker_break(tracker, "a change of it could not be stored: %s",
                       g_strerror(-ret));
+        /* The change may be durable or not; the answer must not be undone. */
+        co_tracker_wait_poisoned(tracker);
         g_prefix_error(err,
                        "The persistent bitmaps of node '%s' are inconsistent "
                        "now: ",
@@ -140,7 +140,7 @@ int co_tracker_resize_begin(struct tracker *tracker,
     }
     trace_tracking_resize_begin(block_name(tracker->node), old_bytes,
                                 new_bytes);
-    ret = co_make_room(tracker, max_u64(old_bytes, new_bytes), err);
+    ret = co_tracker_make_room(tracker, max_u64(old_bytes, new_bytes), err);
     if (ret < 0) {
         return ret;
     }
@@ -152,6 +152,7 @@ int co_tracker_resize_begin(struct tracker *tracker,
     ret = co_checkpoint_flip(tracker, false, err);
     if (ret < 0) {
         tracker->is_resizing = false;
+        co_tracker_wait_poisoned(tracker);
     }
     return ret;
 }

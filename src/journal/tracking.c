@@ -14,6 +14,7 @@
 #include "drivers/qcow2/bitmaps.h"
 #include "journal/identity.h"
 #include "journal/image_bitmaps.h"
+#include "journal/tracking_peek.h"
 #include "loop/coroutine.h"
 
 /* The node that keeps the bytes; NULL: they are not those of one file, one to
@@ -151,6 +152,7 @@ static int co_call(struct tracking *tracking,
         .over_marking_bytes = settings->over_marking_bytes,
         .checkpoint_ns = settings->checkpoint_ns,
         .outcomes = tracking->outcomes,
+        .region_bytes = tracking->region_bytes,
         .on_trouble = on_trouble,
         .opaque = tracking,
     };
@@ -225,6 +227,36 @@ static int co_open_tracked(struct tracking *tracking,
                              co_image_bitmaps_open, err);
 }
 
+/* Where an image that is one file was not closed cleanly, its bytes are read anew,
+ * before the node above looks at them;
+ * see docs/decisions/035-a-crash-costs-the-cache.md. */
+static void co_distrust_cache(struct tracking *tracking,
+                              struct block_node *node)
+{
+    g_autofree char *image_path = NULL;
+    g_autofree char *path = NULL;
+    int ret;
+
+    if (find_image(node) != node) {
+        return;
+    }
+    image_path = co_trackable_path(tracking, node);
+    path = image_path == NULL
+               ? NULL
+               : co_choose_path(tracking, image_path, false, NULL);
+    if (path == NULL || !co_tracking_was_cut_off(tracking->storage, path)) {
+        return;
+    }
+    co_move(block_home(node));
+    ret = co_block_forget_cache(node);
+    co_move(tracking->main);
+    if (ret < 0) {
+        g_warning("Node '%s': writes of an earlier process to '%s' were lost: "
+                  "%s",
+                  block_name(node), image_path, g_strerror(-ret));
+    }
+}
+
 /* Only what the user has named: a child that was opened for a node is that
  * node's, and whoever opens it by itself later meets its tracking file. */
 static int co_opened(struct block_watcher *watcher,
@@ -234,6 +266,7 @@ static int co_opened(struct block_watcher *watcher,
     struct tracking *tracking = LIST_ENTRY(watcher, struct tracking, watcher);
     int ret;
 
+    co_distrust_cache(tracking, node);
     if (block_is_named_by_user(node) && !block_is_read_only(node)) {
         return co_open_tracked(tracking, node, err);
     }
@@ -266,15 +299,25 @@ static int co_closing(struct block_watcher *watcher,
 {
     struct tracking *tracking = LIST_ENTRY(watcher, struct tracking, watcher);
     g_autoptr(GError) error = NULL;
+    struct tracker *tracker = tracker_of(node);
     bool stays;
     int ret;
 
     co_move(block_home(node));
+    if (tracker != NULL) {
+        /* No checkpoint may wait for the image while it is finished. */
+        co_tracker_begin(tracker);
+    }
     ret = co_image_bitmaps_store(node, &error);
     /* A corrupt image would not take them later either. */
     stays = ret < 0 && ret != -EIO && may_stay;
     if (!stays) {
         co_image_bitmaps_finish(node);
+    }
+    if (tracker != NULL) {
+        co_tracker_end(tracker);
+    }
+    if (!stays) {
         co_close_tracker(node);
     }
     co_move(tracking->main);
@@ -314,6 +357,28 @@ void tracking_release(struct tracking *tracking)
     g_clear_pointer(&tracking->state_directory, g_free);
 }
 
+/* Nobody knows how those ended who wrote to the image before us. */
+static int co_begin_trust(struct tracking *tracking,
+                          struct block_node *node,
+                          struct block_node *image,
+                          GError **err)
+{
+    int ret;
+
+    co_move(block_home(node));
+    ret = co_block_child_flush(node);
+    if (ret == 0) {
+        ret = co_block_forget_cache(image);
+    }
+    co_move(tracking->main);
+    return ret == 0 ? 0
+                    : error_set_errno(err, ret,
+                                      "Node '%s' cannot get a persistent "
+                                      "bitmap: what was written to it may not "
+                                      "be on the disk",
+                                      block_name(node));
+}
+
 int co_tracking_ensure(struct tracking *tracking,
                        struct block_node *node,
                        GError **err)
@@ -347,6 +412,9 @@ int co_tracking_ensure(struct tracking *tracking,
     }
     ret = tracking_settings_read_node(
         &tracking->defaults, block_tracking_options(node), &settings, err);
+    if (ret == 0) {
+        ret = co_begin_trust(tracking, node, image, err);
+    }
     return ret < 0 ? ret
                    : co_call(tracking, node, image_path, &settings,
                              co_image_bitmaps_create, err);

@@ -24,6 +24,7 @@ struct tracking {
     struct tracker_outcomes *outcomes;
     struct tracking_settings defaults;
     struct loop *main;
+    uint64_t region_bytes; /* as in struct tracker_options; 0 at first */
     /* As in struct tracker_options, but on the main thread. `node` is a name. */
     void (*on_trouble)(void *opaque,
                        const char *node,

@@ -31,6 +31,7 @@ static struct tracking_file *file_new(struct storage *storage, const char *path)
     file->storage = storage;
     file->path = g_strdup(path);
     file->syncs = true;
+    co_mutex_init(&file->sync_turn);
     return file;
 }
 
@@ -86,7 +87,8 @@ static void plan_layout(const struct tracking_needs *needs,
 bool tracking_file_fits(const struct tracking_file *file,
                         const struct tracking_needs *needs)
 {
-    return file->layout.region_bytes == needs->region_bytes &&
+    return file->failed_syncs == 0 &&
+           file->layout.region_bytes == needs->region_bytes &&
            file->layout.region_count >= needs->region_count &&
            file->layout.slot_bytes >= needs->superblock_bytes &&
            file->layout.page_count >= needs->page_count;
@@ -429,13 +431,33 @@ int co_tracking_file_write_sectors(struct tracking_file *file,
         copy, count * STORAGE_SECTOR_BYTES);
 }
 
-int co_tracking_file_sync(struct tracking_file *file)
+/* Makes durable what was written when so many syncs had failed: if one has since,
+ * it may have been told of an error that is ours. */
+static int co_sync_since(struct tracking_file *file, unsigned int failed_syncs)
 {
-    return file->syncs ? co_storage_sync(file->file) : 0;
+    int ret;
+
+    if (!file->syncs) {
+        return 0;
+    }
+    co_mutex_lock(&file->sync_turn);
+    ret =
+        file->failed_syncs != failed_syncs ? -EIO : co_storage_sync(file->file);
+    if (ret < 0) {
+        file->failed_syncs++;
+    }
+    co_mutex_unlock(&file->sync_turn);
+    return ret;
 }
 
-int co_tracking_file_flip(struct tracking_file *file,
-                          struct tracking_superblock *superblock)
+int co_tracking_file_sync(struct tracking_file *file)
+{
+    return co_sync_since(file, 0);
+}
+
+static int co_flip_since(struct tracking_file *file,
+                         struct tracking_superblock *superblock,
+                         unsigned int failed_syncs)
 {
     g_autoptr(GByteArray) bytes = NULL;
     unsigned int slot = 1 - file->durable_slot;
@@ -447,13 +469,19 @@ int co_tracking_file_flip(struct tracking_file *file,
     ret = co_storage_write(file->file, file->layout.slot_offset[slot],
                            bytes->data, bytes->len);
     if (ret == 0) {
-        ret = co_tracking_file_sync(file);
+        ret = co_sync_since(file, failed_syncs);
     }
     if (ret == 0) {
         file->durable_slot = slot;
         tracking_file_use_pages(file, superblock);
     }
     return ret;
+}
+
+int co_tracking_file_flip(struct tracking_file *file,
+                          struct tracking_superblock *superblock)
+{
+    return co_flip_since(file, superblock, 0);
 }
 
 void tracking_file_use_pages(struct tracking_file *file,
@@ -479,7 +507,8 @@ void tracking_file_use_pages(struct tracking_file *file,
 }
 
 /*
- * Poison: each way is tried when the one before has failed.
+ * Poison: each way is tried when the one before has failed. None touches the
+ * newest superblock: were it torn, the one before it would count.
  */
 
 static int co_poison_superblock(struct tracking_file *file,
@@ -490,19 +519,8 @@ static int co_poison_superblock(struct tracking_file *file,
     superblock->is_clean = false;
     g_free(superblock->reason);
     superblock->reason = g_strndup(reason, TRACKING_REASON_BYTES_MAX);
-    return co_tracking_file_flip(file, superblock);
-}
-
-static int co_poison_slots(struct tracking_file *file)
-{
-    g_autofree uint8_t *zeroes = g_malloc0(TRACKING_PAGE_BYTES);
-    int ret = 0;
-
-    for (int slot = 0; ret == 0 && slot < 2; slot++) {
-        ret = co_storage_write(file->file, file->layout.slot_offset[slot],
-                               zeroes, TRACKING_PAGE_BYTES);
-    }
-    return ret == 0 ? co_tracking_file_sync(file) : ret;
+    /* What is written only now no failure of before is about. */
+    return co_flip_since(file, superblock, file->failed_syncs);
 }
 
 static int co_poison_name(struct tracking_file *file)
@@ -546,9 +564,6 @@ int co_tracking_file_poison(struct tracking_file *file,
                   ? -ENODATA
                   : co_poison_superblock(file, superblock, reason);
 
-    if (ret < 0) {
-        ret = co_poison_slots(file);
-    }
     if (ret < 0) {
         ret = co_poison_name(file);
     }

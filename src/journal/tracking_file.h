@@ -11,7 +11,9 @@
  *     co_tracking_file_open()     NAME; then, if it was not closed cleanly,
  *     co_tracking_file_rewrite()  before anything else
  *
- * After a sync has failed nothing more may be written but the poison.
+ * Syncs of one file are taken in turn. The kernel tells one of them of an error,
+ * so once a sync has failed all later ones fail, and nothing more may be written
+ * but the poison.
  *
  * Coroutines; one loop at a time. Results: 0 or a negative errno.
  */
@@ -19,6 +21,7 @@
 #define JOURNAL_TRACKING_FILE_H
 
 #include "journal/tracking_file_format.h"
+#include "loop/co_lock.h"
 
 struct tracking_file {
     struct storage *storage; /* borrowed */
@@ -26,8 +29,9 @@ struct tracking_file {
     char *path; /* its name once published */
     struct tracking_layout layout;
     bool is_published;
-    bool syncs;                /* true until it is in use; then false for
-                                  durability=process */
+    bool syncs; /* true until it is in use; then false for process mode */
+    struct co_mutex sync_turn;
+    unsigned int failed_syncs; /* how many, since it was opened */
     uint64_t sequence;         /* the last one that was tried */
     unsigned int durable_slot; /* holds the last durable superblock */
     uint8_t *map;              /* the intent map, as it is or will be on disk */
@@ -50,6 +54,7 @@ int co_tracking_file_create(struct storage *storage,
                             const struct tracking_needs *needs,
                             struct tracking_file **ret_file,
                             GError **err);
+/* Also false when a sync has failed: such a file is of no use any more. */
 bool tracking_file_fits(const struct tracking_file *file,
                         const struct tracking_needs *needs);
 /* The name becomes the file's, durably. A failure other than -EBUSY leaves in
@@ -80,7 +85,7 @@ int co_tracking_file_write_page(struct tracking_file *file,
 int co_tracking_file_write_sectors(struct tracking_file *file,
                                    uint64_t first,
                                    uint64_t count);
-/* Nothing while it does not sync. */
+/* 0: all that was written before is durable. Nothing while it does not sync. */
 int co_tracking_file_sync(struct tracking_file *file);
 /* Gives the superblock the next sequence, writes it to the slot that is not the
  * durable one, and syncs. All that it names is durable already. */

@@ -17,9 +17,11 @@ MAKE = {"ext4": ("mke2fs", "-q", "-t", "ext4"), "xfs": ("mkfs.xfs", "-q"),
 
 
 class LoopDevice:
-    def __init__(self, path, size):
-        with open(path, "wb") as image:
-            image.truncate(size)
+    def __init__(self, path, size=None):
+        "`size`: the file is made; else it is there."
+        if size is not None:
+            with open(path, "wb") as image:
+                image.truncate(size)
         self.path = run("losetup", "--find", "--show", path) \
             .stdout.strip()
 
@@ -36,14 +38,17 @@ class LoopDevice:
 class Filesystem:
     """Mounted at .path until close()."""
 
-    def __init__(self, folder, kind="ext4", size=64 * MIB, options=""):
+    def __init__(self, folder, kind="ext4", size=64 * MIB, options="",
+                 image=None, make=()):
+        "`image`: a file that is there already; `make`: words for mkfs."
         folder.mkdir()
         self.path = folder / "mount"
         self.path.mkdir()
-        self.device = LoopDevice(folder / "image", size)
+        self.device = LoopDevice(folder / "image", size) if image is None \
+            else LoopDevice(image)
         self.options = f"noatime,{options}".rstrip(",")
         try:
-            run(*MAKE[kind], self.device.path)
+            run(*MAKE[kind], *make, self.device.path)
             self.mount()
         except BaseException:
             self.device.close()

@@ -142,6 +142,10 @@ static void plant_fault(struct world *world)
         storage_memory_fail_sync(world->memory, ".raw",
                                  random_between(&world->random, 1, 4));
         world_count(world, WORLD_FLUSH_FAILED);
+    } else if (random_once_in(&world->random, 4)) {
+        storage_memory_fail_sync(world->memory, ".cbt.new",
+                                 random_between(&world->random, 1, 3));
+        world_count(world, WORLD_NEW_FILE_FAILED);
     } else {
         storage_memory_fail_sync(world->memory, ".cbt",
                                  random_between(&world->random, 1, 8));
@@ -349,6 +353,37 @@ static void plan_crash(struct world *world)
     }
 }
 
+/* Where it died. Named by what the operation begins with, and its path ends in. */
+static void count_crash(struct world *world)
+{
+    static const struct {
+        const char *operation;
+        const char *suffix;
+        enum world_count count;
+    } places[] = {
+        { "write", ".cbt", WORLD_DIED_WRITE },
+        { "sync ", ".cbt", WORLD_DIED_SYNC },
+        { "", ".cbt.new", WORLD_DIED_MAKE },
+        { "rename", "", WORLD_DIED_NAME },
+        { "unlink", "", WORLD_DIED_NAME },
+        { "sync-directory", "", WORLD_DIED_DIRECTORY },
+        { "write", ".raw", WORLD_DIED_IMAGE },
+        { "sync ", ".raw", WORLD_DIED_IMAGE_SYNC },
+        { "truncate", ".raw", WORLD_DIED_TRUNCATE },
+    };
+
+    const char *died_in = storage_memory_died_in(world->memory);
+
+    world->result->crashes++;
+    for (size_t i = 0; i < G_N_ELEMENTS(places); i++) {
+        if (g_str_has_prefix(died_in, places[i].operation) &&
+            g_str_has_suffix(died_in, places[i].suffix)) {
+            world_count(world, places[i].count);
+            return;
+        }
+    }
+}
+
 static void end_life(struct world *world)
 {
     bool power = world->power_follows || (world->options->power_cuts &&
@@ -364,7 +399,12 @@ static void end_life(struct world *world)
     storage_memory_drop_suspect_cache(world->memory, IMAGE_PATH);
     world->killed = !power && !clean;
     world->power_follows = false;
-    world_count(world, power ? WORLD_POWER_CUTS : WORLD_KILLS);
+    if (!clean) {
+        count_crash(world);
+        world_count(world, power ? WORLD_POWER_CUTS : WORLD_KILLS);
+    } else if (power) {
+        world_count(world, WORLD_CUT_AFTER_CLOSE);
+    }
 }
 
 static void live(struct world *world)
@@ -416,7 +456,7 @@ void disk_world_run(const struct world_options *options,
          i++) {
         live(&world);
     }
-    ret_result->points = storage_memory_points(world.memory);
+    ret_result->operations = storage_memory_points(world.memory);
     oracle_release(&world.oracle);
     g_array_unref(world.verdicts);
     storage_memory_free(world.memory);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * journal-sim [--seed N | --seeds N | --seconds N] [--first N]
+ * journal-sim [--seed N | --seeds N | --seconds N | --crashes N] [--first N]
  *
- * Runs worlds, prints what they hit, and fails on the first problem.
+ * Runs worlds, prints what they hit, and fails on the first problem. --crashes
+ * goes on until so many lives have ended in the middle, with fresh seeds as
+ * --seconds does unless --first gives them.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,7 +47,7 @@ static void drop_warning(const char *domain,
 int main(int argc, char **argv)
 {
     struct world_result total = { .problem = NULL };
-    uint64_t first = 1, seeds = 200, seconds = 0;
+    uint64_t first = 1, seeds = 200, seconds = 0, crashes = UINT64_MAX;
     time_t began = time(NULL);
 
     g_log_set_default_handler(drop_warning, NULL);
@@ -63,9 +65,13 @@ int main(int argc, char **argv)
             seconds = value;
             seeds = UINT64_MAX;
             first = (uint64_t)began << 20;
+        } else if (strcmp(argv[i], "--crashes") == 0) {
+            crashes = value;
+            seeds = UINT64_MAX;
+            first = first == 1 ? (uint64_t)began << 20 : first;
         }
     }
-    for (uint64_t i = 0; i < seeds; i++) {
+    for (uint64_t i = 0; i < seeds && total.crashes < crashes; i++) {
         struct world_result result;
 
         if (seconds > 0 && (uint64_t)(time(NULL) - began) >= seconds) {
@@ -75,7 +81,8 @@ int main(int argc, char **argv)
         for (int k = 0; k < WORLD_COUNT_KINDS; k++) {
             total.counts[k] += result.counts[k];
         }
-        total.points += result.points;
+        total.crashes += result.crashes;
+        total.operations += result.operations;
         if (result.problem != NULL) {
             printf("VIOLATION %s\n", result.problem);
             return EXIT_FAILURE;
@@ -84,6 +91,7 @@ int main(int argc, char **argv)
     for (int k = 0; k < WORLD_COUNT_KINDS; k++) {
         printf("%12lu  %s\n", (unsigned long)total.counts[k], count_texts[k]);
     }
-    printf("%12lu  crash points\n", (unsigned long)total.points);
+    printf("%12lu  storage operations\n", (unsigned long)total.operations);
+    printf("%12lu  crashes\n", (unsigned long)total.crashes);
     return EXIT_SUCCESS;
 }

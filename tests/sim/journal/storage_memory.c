@@ -40,6 +40,7 @@ void storage_memory_free(struct storage_memory *memory)
     g_hash_table_destroy(memory->durable);
     g_hash_table_destroy(memory->directories);
     g_ptr_array_unref(memory->inodes);
+    g_free(memory->died_in);
     g_free(memory->fail_sync_suffix);
     g_free(memory->fail_write_suffix);
     g_free(memory);
@@ -72,6 +73,11 @@ void storage_memory_crash_at_sync(struct storage_memory *memory,
 bool storage_memory_is_dead(const struct storage_memory *memory)
 {
     return memory->dead;
+}
+
+const char *storage_memory_died_in(const struct storage_memory *memory)
+{
+    return memory->died_in;
 }
 
 uint64_t storage_memory_points(const struct storage_memory *memory)
@@ -127,6 +133,15 @@ void storage_memory_fail_sync(struct storage_memory *memory,
     g_free(memory->fail_sync_suffix);
     memory->fail_sync_suffix = g_strdup(suffix);
     memory->fail_sync = count;
+    memory->fail_syncs_after = 0;
+}
+
+void storage_memory_fail_syncs(struct storage_memory *memory,
+                               const char *suffix,
+                               uint64_t count)
+{
+    storage_memory_fail_sync(memory, suffix, count > 0);
+    memory->fail_syncs_after = count > 0 ? count - 1 : 0;
 }
 
 void storage_memory_fail_writes(struct storage_memory *memory,

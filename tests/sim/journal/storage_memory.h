@@ -38,13 +38,15 @@ void storage_memory_set_clock(struct storage_memory *memory,
 
 /* Dies at the n-th crash point from now (1: the next one); 0: never. */
 void storage_memory_crash_at(struct storage_memory *memory, uint64_t point);
-/* Dies instead at the n-th sync of a file, or (`names`) of a directory, before
- * it has done anything. */
+/* Dies instead at the n-th sync of a file, before it has done anything; or
+ * (`names`) at the n-th rename, unlink or sync of a directory. */
 void storage_memory_crash_at_sync(struct storage_memory *memory,
                                   bool names,
                                   uint64_t count);
 bool storage_memory_is_dead(const struct storage_memory *memory);
-/* Crash points since it was made. */
+/* In what it died last: "write /a.cbt"; NULL: it never did. Borrowed. */
+const char *storage_memory_died_in(const struct storage_memory *memory);
+/* Crash points since it was made: operations that might have been the last. */
 uint64_t storage_memory_points(const struct storage_memory *memory);
 /* All is closed and unlocked. Lives on after a kill, or a power cut. */
 void storage_memory_reboot(struct storage_memory *memory,
@@ -60,6 +62,10 @@ void storage_memory_drop_suspect_cache(struct storage_memory *memory,
 void storage_memory_fail_sync(struct storage_memory *memory,
                               const char *suffix,
                               uint64_t count);
+/* As above: the n next syncs fail, one after the other. */
+void storage_memory_fail_syncs(struct storage_memory *memory,
+                               const char *suffix,
+                               uint64_t count);
 /* All writes and syncs of paths that end in `suffix` fail. NULL: none. */
 void storage_memory_fail_writes(struct storage_memory *memory,
                                 const char *suffix,

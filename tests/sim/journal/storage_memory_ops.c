@@ -13,9 +13,23 @@
  * Crash points.
  */
 
+static void die(struct storage_memory *memory,
+                const char *operation,
+                const char *path,
+                bool *ret_dies)
+{
+    g_free(memory->died_in);
+    memory->died_in = g_strdup_printf("%s %s", operation, path);
+    memory->dead = true;
+    *ret_dies = true;
+}
+
 /* Every operation passes here. 0, -EIO when dead; `*ret_dies`: it dies now, and
  * may still do a part of its work. */
-static int co_pass(struct storage_memory *memory, bool *ret_dies)
+static int co_pass(struct storage_memory *memory,
+                   const char *operation,
+                   const char *path,
+                   bool *ret_dies)
 {
     *ret_dies = false;
     co_reschedule();
@@ -24,23 +38,23 @@ static int co_pass(struct storage_memory *memory, bool *ret_dies)
     }
     memory->points++;
     if (memory->points == memory->crash_at) {
-        memory->dead = true;
-        *ret_dies = true;
+        die(memory, operation, path, ret_dies);
     }
     return 0;
 }
 
-/* The same for a sync, of a file or (`names`) of a directory. */
-static int co_pass_sync(struct storage_memory *memory,
-                        bool names,
-                        bool *ret_dies)
+/* The same for a sync of a file, or (`names`) for what goes on in a directory. */
+static int co_pass_counted(struct storage_memory *memory,
+                           bool names,
+                           const char *operation,
+                           const char *path,
+                           bool *ret_dies)
 {
-    int ret = co_pass(memory, ret_dies);
+    int ret = co_pass(memory, operation, path, ret_dies);
 
     if (ret == 0 && !memory->dead && names == memory->crash_at_names &&
         memory->crash_at_sync > 0 && --memory->crash_at_sync == 0) {
-        memory->dead = true;
-        *ret_dies = true;
+        die(memory, operation, path, ret_dies);
     }
     return ret;
 }
@@ -73,7 +87,7 @@ static int co_memory_open(struct storage *storage,
     } else if ((flags & STORAGE_CREATE) != 0) {
         bool dies;
 
-        ret = co_pass(memory, &dies);
+        ret = co_pass(memory, "create", path, &dies);
         inode = g_hash_table_lookup(memory->names, path);
         if (ret == 0 && (inode != NULL ||
                          g_hash_table_contains(memory->directories, path))) {
@@ -168,7 +182,7 @@ static int co_memory_write(struct storage_file *opened,
     int ret;
 
     g_assert(file->writable);
-    ret = co_pass(memory, &dies);
+    ret = co_pass(memory, "write", opened->path, &dies);
     if (ret < 0) {
         return ret;
     }
@@ -201,7 +215,7 @@ static int co_memory_truncate(struct storage_file *opened, uint64_t bytes)
     struct storage_memory *memory = memory_of(opened->storage);
     struct inode *inode = file_of(opened)->inode;
     bool dies;
-    int ret = co_pass(memory, &dies);
+    int ret = co_pass(memory, "truncate", opened->path, &dies);
     uint64_t old = inode->data->len;
 
     if (ret < 0) {
@@ -220,12 +234,12 @@ static int co_memory_truncate(struct storage_file *opened, uint64_t bytes)
     return dies ? -EIO : 0;
 }
 
-static int co_memory_sync(struct storage_file *opened)
+static int co_sync_now(struct storage_file *opened)
 {
     struct storage_memory *memory = memory_of(opened->storage);
     struct inode *inode = file_of(opened)->inode;
     bool dies;
-    int ret = co_pass_sync(memory, false, &dies);
+    int ret = co_pass_counted(memory, false, "sync", opened->path, &dies);
 
     if (ret < 0) {
         return ret;
@@ -243,10 +257,23 @@ static int co_memory_sync(struct storage_file *opened)
         --memory->fail_sync == 0) {
         memory_lose_data(memory, inode);
         inode->suspect = true;
+        if (memory->fail_syncs_after > 0) {
+            memory->fail_syncs_after--;
+            memory->fail_sync = 1;
+        }
         return -EIO;
     }
     memory_sync_data(inode);
     return 0;
+}
+
+/* Of several at once, the one that is served first may be told last. */
+static int co_memory_sync(struct storage_file *opened)
+{
+    int ret = co_sync_now(opened);
+
+    co_reschedule();
+    return ret;
 }
 
 static int co_memory_size(struct storage_file *file, uint64_t *ret_bytes)
@@ -326,7 +353,7 @@ static int co_memory_rename(struct storage *storage,
     struct storage_memory *memory = memory_of(storage);
     struct inode *inode;
     bool dies;
-    int ret = co_pass(memory, &dies);
+    int ret = co_pass_counted(memory, true, "rename", to, &dies);
 
     inode = g_hash_table_lookup(memory->names, from);
     if (ret == 0 && inode == NULL) {
@@ -345,7 +372,7 @@ static int co_memory_unlink(struct storage *storage, const char *path)
 {
     struct storage_memory *memory = memory_of(storage);
     bool dies;
-    int ret = co_pass(memory, &dies);
+    int ret = co_pass_counted(memory, true, "unlink", path, &dies);
 
     if (ret == 0 && !g_hash_table_contains(memory->names, path)) {
         return -ENOENT;
@@ -363,7 +390,7 @@ static int co_memory_sync_directory(struct storage *storage, const char *path)
 {
     struct storage_memory *memory = memory_of(storage);
     bool dies;
-    int ret = co_pass_sync(memory, true, &dies);
+    int ret = co_pass_counted(memory, true, "sync-directory", path, &dies);
 
     if (ret < 0 || dies) {
         return -EIO;
@@ -374,6 +401,14 @@ static int co_memory_sync_directory(struct storage *storage, const char *path)
         return -EIO;
     }
     memory_sync_names(memory, path);
+    return 0;
+}
+
+/* Times are durable at once. */
+static int co_memory_sync_times(struct storage *storage, const char *path)
+{
+    (void)storage;
+    (void)path;
     return 0;
 }
 
@@ -460,6 +495,7 @@ const struct storage_ops storage_memory_ops = {
     .co_rename = co_memory_rename,
     .co_unlink = co_memory_unlink,
     .co_sync_directory = co_memory_sync_directory,
+    .co_sync_times = co_memory_sync_times,
     .co_list = co_memory_list,
     .co_make_directory = co_memory_make_directory,
     .co_is_volatile = co_memory_is_volatile,

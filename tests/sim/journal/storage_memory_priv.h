@@ -57,8 +57,10 @@ struct storage_memory {
     uint64_t crash_at_sync; /* so many from now; 0: never */
     bool crash_at_names;    /* ... of directories */
     bool dead;
+    char *died_in; /* the operation and its path; NULL: never */
     uint64_t boots;
     uint64_t fail_sync;
+    uint64_t fail_syncs_after; /* so many more, right after that one */
     char *fail_sync_suffix;
     char *fail_write_suffix;
     int fail_write_error;

@@ -4,6 +4,9 @@
 
 #include <string.h>
 
+#include "bitmap/dirty_bitmap.h"
+#include "loop/coroutine.h"
+
 #define WRITTEN (UINT64_C(100) * 1024)
 
 /* So many that a superblock takes several sectors; the last bitmap is in the
@@ -64,11 +67,58 @@ static void test_what_power_mode_kept_does_not_come_back(void **state)
     power_cut_after(TRACKER_POWER, DISK_KILLED);
 }
 
+/* What is lost is lost once. */
+
+static void co_add_one(struct tracked_disk *disk)
+{
+    assert_int_equal(co_disk_add(disk, "b0"), 0);
+}
+
+/* Each checkpoint clears intents under a sequence of its own. */
+static void co_write_and_checkpoint(struct tracked_disk *disk)
+{
+    for (uint64_t at = 0; at < DISK_BYTES; at += DISK_BYTES / 64) {
+        assert_int_equal(co_disk_write(disk, at), 0);
+        assert_int_equal(co_tracker_checkpoint(disk->tracker, NULL), 0);
+        co_sleep_until(loop_now_ns() + 1000); /* the cleared map is written */
+    }
+}
+
+static void co_begin_anew(struct tracked_disk *disk)
+{
+    if (dirty_bitmap_find(disk->node, "b0") != NULL) {
+        assert_int_equal(co_disk_remove(disk, "b0"), 0);
+    }
+    assert_int_equal(co_disk_add(disk, "b0"), 0);
+    assert_int_equal(co_disk_write(disk, WRITTEN), 0);
+}
+
+static void co_expect_dirty(struct tracked_disk *disk)
+{
+    assert_string_equal(disk_bit(disk, "b0", WRITTEN), "dirty");
+}
+
+static void test_a_bitmap_made_after_the_loss_is_good(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        struct tracked_disk *disk = tracked_disk_new(seed);
+
+        disk->durability = TRACKER_PROCESS;
+        tracked_disk_live(disk, co_add_one, DISK_CLOSED);
+        tracked_disk_live(disk, co_write_and_checkpoint, DISK_POWER_CUT);
+        tracked_disk_live(disk, co_begin_anew, DISK_KILLED);
+        tracked_disk_live(disk, co_expect_dirty, DISK_KILLED);
+        tracked_disk_free(disk);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_clean_close_does_not_come_back),
         cmocka_unit_test(test_what_power_mode_kept_does_not_come_back),
+        cmocka_unit_test(test_a_bitmap_made_after_the_loss_is_good),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -47,7 +47,8 @@ void tracked_disk_free(struct tracked_disk *disk)
 
 struct life {
     struct tracked_disk *disk;
-    void (*co_run)(struct tracked_disk *disk);
+    void (*co_run)(struct tracked_disk *disk); /* NULL: dies while opening */
+    uint64_t point;
     bool crashes;
     bool over;
 };
@@ -67,7 +68,7 @@ static void note_trouble(void *opaque,
     }
 }
 
-static void co_open(struct tracked_disk *disk)
+static int co_open(struct tracked_disk *disk)
 {
     const struct tracker_options options = {
         .storage = storage_memory_storage(disk->memory),
@@ -77,16 +78,17 @@ static void co_open(struct tracked_disk *disk)
         .durability = disk->durability,
         .region_bytes = DISK_REGION_BYTES,
         .stop_on_error = disk->stop_on_error,
+        .outcomes = disk->outcomes,
         .on_trouble = note_trouble,
         .opaque = disk,
     };
 
-    assert_int_equal(
-        co_tracker_open(disk->node, &options, &disk->tracker, NULL), 0);
-    if (disk->tracker == NULL) {
-        assert_int_equal(
-            co_tracker_create(disk->node, &options, &disk->tracker, NULL), 0);
+    int ret = co_tracker_open(disk->node, &options, &disk->tracker, NULL);
+
+    if (ret == 0 && disk->tracker == NULL) {
+        ret = co_tracker_create(disk->node, &options, &disk->tracker, NULL);
     }
+    return ret;
 }
 
 static void co_live(void *opaque)
@@ -100,15 +102,41 @@ static void co_live(void *opaque)
     json_dict_set_string(options, "path", IMAGE_PATH);
     assert_int_equal(
         co_block_add(disk->graph, options, true, &disk->node, NULL), 0);
-    co_open(disk);
-    life->co_run(disk);
-    if (life->crashes) {
+    if (life->co_run != NULL) {
+        assert_int_equal(co_open(disk), 0);
+        life->co_run(disk);
+    } else {
+        storage_memory_crash_at(disk->memory, life->point);
+        (void)co_open(disk);
+    }
+    if (life->crashes && !storage_memory_is_dead(disk->memory)) {
         storage_memory_crash_at(disk->memory, 1);
     }
     (void)co_tracker_close(&disk->tracker, NULL);
     dirty_bitmap_release_node(disk->node);
     co_block_del_all(disk->graph);
     life->over = true;
+}
+
+static void live(struct life *life, enum storage_crash crash)
+{
+    struct tracked_disk *disk = life->disk;
+
+    scheduler_init(&disk->scheduler, &disk->random);
+    disk->loop = scheduler_add_loop(&disk->scheduler, "main");
+    disk->graph = block_graph_new(disk->loop, image_disk_drivers);
+    disk->tracker = NULL;
+    co_spawn(disk->loop, co_live, life);
+    while (scheduler_turn(&disk->scheduler)) {
+    }
+    assert_true(life->over);
+    storage_memory_fail_sync(disk->memory, NULL, 0);
+    storage_memory_fail_writes(disk->memory, NULL, 0);
+    if (life->crashes) {
+        storage_memory_reboot(disk->memory, crash);
+    }
+    block_graph_free(disk->graph);
+    scheduler_release(&disk->scheduler);
 }
 
 void tracked_disk_live(struct tracked_disk *disk,
@@ -121,20 +149,15 @@ void tracked_disk_live(struct tracked_disk *disk,
         .crashes = end != DISK_CLOSED,
     };
 
-    scheduler_init(&disk->scheduler, &disk->random);
-    disk->loop = scheduler_add_loop(&disk->scheduler, "main");
-    disk->graph = block_graph_new(disk->loop, image_disk_drivers);
-    co_spawn(disk->loop, co_live, &life);
-    while (scheduler_turn(&disk->scheduler)) {
-    }
-    assert_true(life.over);
-    if (life.crashes) {
-        storage_memory_reboot(disk->memory, end == DISK_POWER_CUT
-                                                ? STORAGE_CRASH_POWER
-                                                : STORAGE_CRASH_KILL);
-    }
-    block_graph_free(disk->graph);
-    scheduler_release(&disk->scheduler);
+    live(&life,
+         end == DISK_POWER_CUT ? STORAGE_CRASH_POWER : STORAGE_CRASH_KILL);
+}
+
+void tracked_disk_die_opening(struct tracked_disk *disk, uint64_t point)
+{
+    struct life life = { .disk = disk, .point = point, .crashes = true };
+
+    live(&life, STORAGE_CRASH_POWER);
 }
 
 /*
@@ -160,6 +183,20 @@ int co_disk_add(struct tracked_disk *disk, const char *name)
         block_unfence(disk->node);
         ret = co_tracker_commit(disk->tracker, NULL);
     }
+    co_tracker_end(disk->tracker);
+    return ret;
+}
+
+int co_disk_remove(struct tracked_disk *disk, const char *name)
+{
+    struct dirty_bitmap *bitmap = dirty_bitmap_find(disk->node, name);
+    int ret;
+
+    assert_non_null(bitmap);
+    co_tracker_begin(disk->tracker);
+    tracker_change(disk->tracker, bitmap, TRACKER_CHANGE_REMOVE, NULL, NULL);
+    dirty_bitmap_free(dirty_bitmap_detach(bitmap));
+    ret = co_tracker_commit(disk->tracker, NULL);
     co_tracker_end(disk->tracker);
     return ret;
 }

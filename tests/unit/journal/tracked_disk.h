@@ -38,6 +38,7 @@ struct tracked_disk {
     struct storage_memory *memory;
     enum tracker_durability durability;
     bool stop_on_error;
+    struct tracker_outcomes *outcomes; /* borrowed; NULL: all are unknown */
     /* Told by the tracker; the last one. */
     unsigned int troubles;
     bool trouble_is_durable;
@@ -52,15 +53,20 @@ struct tracked_disk {
 struct tracked_disk *tracked_disk_new(uint64_t seed);
 void tracked_disk_free(struct tracked_disk *disk);
 
-/* A life. A disk without tracking file gets a tracker without bitmaps. */
+/* A life. A disk without tracking file gets a tracker without bitmaps. Planted
+ * failures end with it. */
 void tracked_disk_live(struct tracked_disk *disk,
                        void (*co_run)(struct tracked_disk *disk),
                        enum disk_end end);
+
+/* A life that ends with a power cut at a crash point of its opening, or after. */
+void tracked_disk_die_opening(struct tracked_disk *disk, uint64_t point);
 
 /* --- In a life -------------------------------------------------------------- */
 
 /* Verbs, each from begin to end. */
 int co_disk_add(struct tracked_disk *disk, const char *name);
+int co_disk_remove(struct tracked_disk *disk, const char *name);
 int co_disk_enable(struct tracked_disk *disk, const char *name, bool enable);
 /* One sector of something. */
 int co_disk_write(struct tracked_disk *disk, uint64_t offset);

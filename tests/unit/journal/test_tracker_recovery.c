@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/* What is recovered, in cases that chance seldom makes. */
+#include "tracked_disk.h"
+
+#include <string.h>
+
+#include "bitmap/dirty_bitmap.h"
+#include "block/fence.h"
+#include "block/request.h"
+#include "loop/coroutine.h"
+
+#define WRITTEN (UINT64_C(100) * 1024)
+#define LATER   (UINT64_C(300) * 1024)
+
+static void co_add_one(struct tracked_disk *disk)
+{
+    assert_int_equal(co_disk_add(disk, "b0"), 0);
+}
+
+/*
+ * The page cache after a failed sync.
+ */
+
+/* Where lives die, counted from a step of theirs. */
+static uint64_t crash_point;
+
+static void co_write_and_store(struct tracked_disk *disk)
+{
+    assert_int_equal(co_disk_write(disk, WRITTEN), 0);
+    assert_int_equal(co_tracker_checkpoint(disk->tracker, NULL), 0);
+}
+
+/* The superblock is in the cache only, and the kernel takes it for stored. */
+static void co_lose_a_flip(struct tracked_disk *disk)
+{
+    assert_int_equal(co_disk_write(disk, LATER), 0);
+    storage_memory_fail_sync(disk->memory, ".cbt", 2);
+    storage_memory_crash_at(disk->memory, crash_point);
+    (void)co_tracker_checkpoint(disk->tracker, NULL);
+    while (disk->troubles == 0 && !storage_memory_is_dead(disk->memory)) {
+        co_reschedule();
+    }
+}
+
+static void co_expect_no_damage(struct tracked_disk *disk)
+{
+    const char *bit = disk_bit(disk, "b0", LATER);
+
+    if (strcmp(bit, "") == 0 || strstr(bit, "damaged") != NULL) {
+        fail_msg("what was written is '%s'", bit);
+    }
+}
+
+/* Who opens the file dies, too, when it has written some of its own. */
+static void test_what_a_failed_sync_left_is_not_believed(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 600; seed++) {
+        struct tracked_disk *disk = tracked_disk_new(seed);
+
+        crash_point = seed % 5 + 3;
+        tracked_disk_live(disk, co_add_one, DISK_CLOSED);
+        tracked_disk_live(disk, co_write_and_store, DISK_KILLED);
+        tracked_disk_live(disk, co_lose_a_flip, DISK_KILLED);
+        tracked_disk_die_opening(disk, seed / 5 % 12 + 1);
+        tracked_disk_live(disk, co_expect_no_damage, DISK_KILLED);
+        tracked_disk_free(disk);
+    }
+}
+
+/*
+ * A frozen bitmap.
+ */
+
+static struct journal_id txid;
+
+static enum tracker_outcome co_tell_committed(struct tracker_outcomes *outcomes,
+                                              const struct journal_id *asked,
+                                              const struct log_segment *segment)
+{
+    (void)outcomes;
+    (void)segment;
+    assert_true(journal_id_equal(asked, &txid));
+    return TRACKER_COMMITTED;
+}
+
+static void co_drop_acknowledgement(struct tracker_outcomes *outcomes,
+                                    const struct journal_id *settled,
+                                    const struct journal_id *disk)
+{
+    (void)outcomes;
+    (void)settled;
+    (void)disk;
+}
+
+static struct tracker_outcomes committed = {
+    .co_ask = co_tell_committed,
+    .co_acknowledge = co_drop_acknowledgement,
+};
+
+static void co_freeze(struct tracked_disk *disk)
+{
+    struct dirty_bitmap *bitmap = dirty_bitmap_find(disk->node, "b0");
+    struct bitmap *successor =
+        bitmap_new(DISK_BYTES, dirty_bitmap_granularity_bytes(bitmap), NULL);
+
+    co_tracker_begin(disk->tracker);
+    (void)co_block_fence(disk->node, UINT64_MAX);
+    dirty_bitmap_freeze(bitmap, &successor, "job");
+    tracker_freeze(disk->tracker, bitmap, &txid, TRACKER_ON_SUCCESS);
+    block_unfence(disk->node);
+    co_tracker_end(disk->tracker);
+}
+
+/* The segment is dirty in P, and durable so, but S is what records. */
+static void co_write_after_prepare(struct tracked_disk *disk)
+{
+    const struct log_segment segment = { .part = 1 };
+
+    co_write_and_store(disk);
+    txid = journal_id_new();
+    co_freeze(disk);
+    co_tracker_begin(disk->tracker);
+    assert_int_equal(co_tracker_prepare(disk->tracker, &txid, &segment, NULL),
+                     0);
+    co_tracker_end(disk->tracker);
+    assert_int_equal(co_disk_write(disk, WRITTEN), 0);
+    /* The end; what comes after is for the memory only. */
+    storage_memory_crash_at(disk->memory, 1);
+    (void)co_disk_write(disk, LATER);
+    assert_true(storage_memory_is_dead(disk->memory));
+    dirty_bitmap_reclaim(dirty_bitmap_find(disk->node, "b0"));
+    tracker_settle(disk->tracker, &txid, TRACKER_ABORTED);
+}
+
+static void co_expect_dirty(struct tracked_disk *disk)
+{
+    assert_string_equal(disk_bit(disk, "b0", WRITTEN), "dirty");
+}
+
+static void test_a_write_during_a_job_is_in_the_successor(void **state)
+{
+    (void)state;
+    for (int end = DISK_KILLED; end <= DISK_POWER_CUT; end++) {
+        struct tracked_disk *disk = tracked_disk_new(1);
+
+        disk->outcomes = &committed;
+        tracked_disk_live(disk, co_add_one, DISK_CLOSED);
+        tracked_disk_live(disk, co_write_after_prepare, (enum disk_end)end);
+        tracked_disk_live(disk, co_expect_dirty, DISK_CLOSED);
+        tracked_disk_free(disk);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_a_failed_sync_left_is_not_believed),
+        cmocka_unit_test(test_a_write_during_a_job_is_in_the_successor),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
