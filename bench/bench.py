@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import rows as rows_raw  # noqa: E402
 import rows_qcow2  # noqa: E402
+import tracking  # noqa: E402
 from rows import Scene  # noqa: E402
 from support.images import GIB, MIB  # noqa: E402
 
@@ -142,15 +143,32 @@ def options_from_command_line():
                         help="where the disks live (default /var/tmp)")
     parser.add_argument("--readme", action="store_true")
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--tracking", action="store_true",
+                        help="what persistent bitmaps cost, instead")
     return parser.parse_args()
+
+
+def bench_tracking(options, scene):
+    """cohortd against itself: another table, of other columns."""
+    print(f"{tracking.facts(scene.folder)}\n\n{tracking.HEADER}", flush=True)
+    for row in tracking.rows():
+        if options.row and not any(name in row.name for name in options.row):
+            continue
+        rounds = options.rounds or (row.quick_rounds if options.quick
+                                    else ROUNDS)
+        samples = measure(row, row.sides, scene, rounds)
+        print(tracking.line(row, samples, number, median, spread), flush=True)
+        for text in tracking.tenths(row, number):
+            print(text, flush=True)
 
 
 def main():
     options = options_from_command_line()
     chosen = [row for row in rows() if not options.row or
               any(name in row.name for name in options.row)]
-    if options.list or not chosen:
-        print("\n".join(f"{row.name:26} {row.title}" for row in rows()))
+    if options.list or not (chosen or options.tracking):
+        print("\n".join(f"{row.name:26} {row.title}"
+                        for row in rows() + tracking.rows()))
         return 0 if options.list else 2
     runtime = 1 if options.quick else 3
     folder = pathlib.Path(tempfile.mkdtemp(prefix="cohort-bench-",
@@ -158,6 +176,9 @@ def main():
     scene = Scene(folder, 256 * MIB if options.quick else GIB, runtime)
     lines = [HEADER]
     try:
+        if options.tracking:
+            bench_tracking(options, scene)
+            return 0
         print(HEADER, flush=True)
         for row in chosen:
             sides = [side for side in row.sides

@@ -89,14 +89,14 @@ def serve(side, scene, path, bitmap):
 
 
 def fio(uri, scene, mode, block, depth, runtime, disk_bytes=None,
-        operations=None):
+        operations=None, more=()):
     """For so many seconds, or (runtime None) so many operations."""
     span = ("--time_based", f"--runtime={runtime}") if runtime else \
         (f"--number_ios={operations}",)
     result = run("fio", "--name=bench", "--ioengine=nbd", f"--uri={uri}",
                  f"--rw={mode}", f"--bs={block}", f"--iodepth={depth}",
                  f"--size={disk_bytes or scene.disk_bytes}",
-                 "--randrepeat=1", "--norandommap", "--thread", *span,
+                 "--randrepeat=1", "--norandommap", "--thread", *span, *more,
                  "--output-format=json", timeout=600)
     text = result.stdout
     return json.loads(text[text.index("{"):])["jobs"][0]

@@ -126,11 +126,33 @@ static int make_copy(struct block_node *node,
     return cbw->access == NULL ? -ENOMEM : 0;
 }
 
-/* `file` or what lies below it. */
+/* Does a format make the node's content of that of its `file`? */
+static bool is_format(const struct block_node *node)
+{
+    const struct block_child_role *role = block_driver_of(node)->children;
+
+    while (role != NULL && role->name != NULL) {
+        if (role->grows) {
+            return true;
+        }
+        role++;
+    }
+    return false;
+}
+
+/* `file` or what lies below it and has the same bytes at the same places. */
 static struct block_node *find_below(struct block_node *node, const char *name)
 {
-    while (node != NULL && strcmp(block_name(node), name) != 0) {
-        node = block_child(node, "file");
+    uint64_t size_bytes = block_size(node);
+
+    while (strcmp(block_name(node), name) != 0) {
+        struct block_node *below =
+            is_format(node) ? NULL : block_child(node, "file");
+
+        if (below == NULL || block_size(below) != size_bytes) {
+            return NULL;
+        }
+        node = below;
     }
     return node;
 }
@@ -156,7 +178,7 @@ static int mark_clusters(struct cbw_node *cbw,
     if (found == NULL) {
         return error_set(err, -ENOENT,
                          "There is no dirty bitmap '%s' on node '%s', at or "
-                         "below node '%s'",
+                         "below node '%s', that tells of the same bytes",
                          json_dict_string(bitmap, "name", ""), node_name,
                          block_name(cbw->file));
     }
@@ -230,14 +252,23 @@ static void co_cbw_close(struct block_node *node)
     cbw_free(cbw);
 }
 
+/* Nothing is under way, so no save has begun at the old target either. */
 static void cbw_children_changed(struct block_node *node)
 {
     struct cbw_node *cbw = block_state(node);
+    struct block_node *target = block_child(node, "target");
 
     cbw->file = block_child(node, "file");
-    if (cbw->copy != NULL) {
-        cbw->copy->source = cbw->file;
+    if (cbw->copy == NULL) {
+        return;
     }
+    cbw->copy->source = cbw->file;
+    if (cbw->watches) {
+        block_unwatch_reads(cbw->target);
+        block_watch_reads(target);
+    }
+    cbw->target = target;
+    cbw->copy->target = target;
 }
 
 /* --- Requests --------------------------------------------------------------- */

@@ -4,10 +4,11 @@
  * when that was opened.
  *
  * A cluster that is still to be saved is read from the disk, with guests' writes
- * to it held off; one that has been saved is read from the target. Holding the
- * range tells which: nothing of it is on its way then. What is outside of the
- * node's bitmap, or of a snapshot that is broken, cannot be read (-EACCES).
- * Discarding gives up whole clusters: nobody will read them again.
+ * to it held off; one that has been saved is read from the target, and guests
+ * need not wait for that. Holding the range tells which: nothing of it is on its
+ * way then. What is outside of the node's bitmap, or of a snapshot that is
+ * broken, cannot be read (-EACCES). Discarding gives up whole clusters: nobody
+ * will read them again, and who does so just then is told after he has.
  */
 #include <errno.h>
 #include <string.h>
@@ -43,7 +44,7 @@ static int co_access_open(struct block_node *node,
 /* A range of the snapshot that is all in one place. */
 struct run {
     struct cbw_node *cbw;
-    struct range_hold hold;
+    struct range_hold hold; /* while it is read from the disk */
     uint64_t offset;
     uint64_t bytes;
     struct block_node *place;
@@ -57,12 +58,29 @@ static bool is_alike(const struct cbw_node *cbw, uint64_t a, uint64_t b)
            bitmap_get(cbw->access, a) == bitmap_get(cbw->access, b);
 }
 
+/* Can it be read, all of it? */
 static int check_run(const struct run *run)
 {
-    return block_copy_is_over(run->cbw->copy) ||
-                   !bitmap_get(run->cbw->access, run->offset)
-               ? -EACCES
-               : 0;
+    const struct block_copy *copy = run->cbw->copy;
+    uint64_t end = run->offset + run->bytes;
+
+    if (block_copy_is_over(copy)) {
+        return -EACCES;
+    }
+    for (uint64_t at = run->offset; at < end;
+         at = round_down(at, copy->options.cluster_bytes) +
+              copy->options.cluster_bytes) {
+        if (!bitmap_get(run->cbw->access, at)) {
+            return -EACCES;
+        }
+    }
+    return 0;
+}
+
+static void let_go(struct cbw_node *cbw, struct range_hold *hold)
+{
+    range_unlock(&cbw->copy->reading, hold);
+    co_queue_wake_all(&cbw->copy->changed); /* guests wait for the range */
 }
 
 /* Begins with the run at `offset`, within `bytes`. Ended by run_end(), even if
@@ -87,13 +105,22 @@ static int co_run_begin(struct run *run,
     run->bytes = min_u64(next, end) - offset;
     run->place =
         bitmap_get(cbw->copy->remaining, offset) ? cbw->file : cbw->target;
+    if (run->place == cbw->target) {
+        let_go(cbw, &run->hold);
+    }
     return check_run(run);
 }
 
-static void run_end(struct run *run)
+/* Guests may not have been held off, or the run been discarded, meanwhile. */
+static int run_end(struct run *run, int ret)
 {
-    range_unlock(&run->cbw->copy->reading, &run->hold);
-    co_queue_wake_all(&run->cbw->copy->changed);
+    if (ret == 0) {
+        ret = check_run(run);
+    }
+    if (run->place == run->cbw->file) {
+        let_go(run->cbw, &run->hold);
+    }
+    return ret;
 }
 
 /* The vectors of `bytes` from `skip` on; `ret_parts` has room for all. */
@@ -142,11 +169,8 @@ static int co_access_preadv(struct block_node *node,
                 run.place, run.offset, run.bytes, parts,
                 slice(iov, iov_count, done, run.bytes, parts));
         }
-        if (ret == 0) {
-            ret = check_run(&run); /* guests may not have been held off */
-        }
         done += run.bytes;
-        run_end(&run);
+        ret = run_end(&run, ret);
     }
     return ret;
 }
@@ -163,8 +187,7 @@ static int co_access_status(struct block_node *node,
         ret =
             co_block_child_status(run.place, run.offset, run.bytes, ret_extent);
     }
-    run_end(&run);
-    return ret;
+    return run_end(&run, ret);
 }
 
 static int co_access_discard(struct block_node *node,
@@ -186,8 +209,7 @@ static int co_access_discard(struct block_node *node,
     bitmap_clear(copy->remaining, start, end - start);
     bitmap_clear(cbw->access, start, end - start);
     (void)co_block_child_discard(cbw->target, start, end - start); /* a hint */
-    range_unlock(&copy->reading, &hold);
-    co_queue_wake_all(&copy->changed);
+    let_go(cbw, &hold);
     return 0;
 }
 

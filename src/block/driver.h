@@ -98,6 +98,8 @@ struct block_driver {
                       uint64_t offset,
                       uint64_t bytes);        /* NULL: nothing to do */
     int (*co_flush)(struct block_node *node); /* NULL: nothing to do */
+    /* See co_block_forget_cache(). NULL: has none. */
+    int (*co_forget_cache)(struct block_node *node);
     int (*co_status)(struct block_node *node,
                      uint64_t offset,
                      uint64_t bytes,
@@ -190,6 +192,13 @@ int co_block_child_discard(struct block_node *node,
                            uint64_t offset,
                            uint64_t bytes);
 int co_block_child_flush(struct block_node *node);
+/* Of a node that is one file: what the host's cache shows may never have reached
+ * the medium, for a process before this one may have been told so, and the kernel
+ * tells it only once. Writes out what can be, and forgets the rest: what is read
+ * from now on is what the medium holds. A negative errno: not all could be written
+ * out, or (from then on each flush fails, too, if the node has written) it cannot
+ * be known. Home thread. */
+int co_block_forget_cache(struct block_node *node);
 
 /* For copy-before-write into a node that lies above the source, home thread. Who
  * has been told of reads (counted) waits for those that have begun, before what

@@ -218,6 +218,7 @@ static char *choose_name(struct block_graph *graph,
 static void node_free(struct block_node *node)
 {
     list_remove(&node->link);
+    json_free(node->tracking);
     g_free(node->path);
     g_free(node->path_written);
     g_free(node->filename);
@@ -344,6 +345,9 @@ int co_block_open(struct block_graph *graph,
     }
     node = node_new(graph, driver, &name, home, &common);
     node->by_user = opened_for == NULL;
+    if (json_dict_get(options, "x-cohort-tracking") != NULL) {
+        node->tracking = json_copy(json_dict_get(options, "x-cohort-tracking"));
+    }
     node->opened_for = opened_for;
     node->options = options;
     ret = co_block_edges_open(node, err);

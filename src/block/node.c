@@ -76,6 +76,11 @@ bool block_is_named_by_user(const struct block_node *node)
     return node->by_user;
 }
 
+const struct json_value *block_tracking_options(const struct block_node *node)
+{
+    return node->tracking;
+}
+
 bool block_is_top(const struct block_node *node)
 {
     return list_is_empty(&node->parents);

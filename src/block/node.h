@@ -126,11 +126,14 @@ struct block_node *block_child(const struct block_node *node, const char *role);
  * Fixed while the node lives. */
 const char *block_filename(const struct block_node *node);
 /* Sets in `options`, of a node that is to take the place of `node`, what that
- * one has for cache and discard. */
+ * one has for cache, discard and tracking. */
 void block_take_over_options(const struct block_node *node,
                              struct json_value *options);
 /* Was it added by the user (blockdev-add), or opened as someone's child? */
 bool block_is_named_by_user(const struct block_node *node);
+/* What its options say of tracking (x-cohort-tracking, as it came); NULL: nothing.
+ * Borrowed; for the watcher, the graph itself makes nothing of it. */
+const struct json_value *block_tracking_options(const struct block_node *node);
 /* No other node uses it as a child. */
 bool block_is_top(const struct block_node *node);
 

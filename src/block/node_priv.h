@@ -95,6 +95,7 @@ struct block_node {
     struct block_common common;
     bool read_only;
     bool by_user;
+    struct json_value *tracking; /* owned; x-cohort-tracking; NULL: not given */
     struct block_limits limits;
 
     /* Changed by main while drained, or used by nobody, else fixed. */

@@ -101,4 +101,7 @@ void block_take_over_options(const struct block_node *node,
     json_dict_set(options, "cache", cache);
     json_dict_set_string(options, "discard",
                          node->common.discard_unmap ? "unmap" : "ignore");
+    if (node->tracking != NULL) {
+        json_dict_set(options, "x-cohort-tracking", json_copy(node->tracking));
+    }
 }

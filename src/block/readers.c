@@ -26,19 +26,30 @@ void block_unwatch_reads(struct block_node *node)
     node->readers.watchers--;
 }
 
+/* Nobody is counted who began before the last generation but one. */
+static bool have_ended(const struct block_readers *readers,
+                       unsigned int generation)
+{
+    return readers->generation - generation > 1 ||
+           readers->under_way[generation & 1] == 0;
+}
+
+/* Waits for those of the generation that it finds, and of the one before. Who
+ * comes later belongs to the next one and is not waited for: that begins as soon
+ * as it can, for it takes the counter of the one before. */
 void co_block_wait_for_reads(struct block_node *node)
 {
     struct block_readers *readers = &node->readers;
     unsigned int generation = readers->generation;
 
-    /* A new generation takes the counter of the one before the last. */
-    while (readers->under_way[(generation + 1) & 1] > 0) {
-        co_queue_wait(&readers->ended);
+    while (readers->generation == generation) {
+        if (readers->under_way[(generation + 1) & 1] == 0) {
+            readers->generation++;
+        } else {
+            co_queue_wait(&readers->ended);
+        }
     }
-    if (readers->generation == generation) {
-        readers->generation++;
-    }
-    while (readers->under_way[generation & 1] > 0) {
+    while (!have_ended(readers, generation)) {
         co_queue_wait(&readers->ended);
     }
 }

@@ -155,23 +155,42 @@ static int check_user_of_old(const struct block_replacement *replacement,
     return 0;
 }
 
+static int check_parent(const struct block_replacement *replacement,
+                        const struct block_edge *edge,
+                        GError **err)
+{
+    const struct block_node *parent = edge->parent;
+
+    if (parent->driver->children_changed == NULL) {
+        return error_set(err, -ENOTSUP,
+                         "node '%s' cannot be put above node '%s': that is in "
+                         "use by node '%s', whose driver '%s' holds on to it",
+                         replacement->to->name, replacement->from->name,
+                         parent->name, parent->driver->name);
+    }
+    /* A filter may: for a while, and what it passes gets where it should. */
+    if (edge->role->grows && replacement->kind == BLOCK_REPLACE_BY_OVERLAY) {
+        return error_set(err, -EBUSY,
+                         "node '%s' cannot be put above node '%s': node '%s' "
+                         "keeps its image there; name that node instead",
+                         replacement->to->name, replacement->from->name,
+                         parent->name);
+    }
+    return 0;
+}
+
 static int check_parents(const struct block_replacement *replacement,
                          GError **err)
 {
-    const struct block_node *from = replacement->from;
+    LIST_FOREACH(link, &replacement->from->parents) {
+        const struct block_edge *edge =
+            LIST_ENTRY(link, struct block_edge, link);
+        int ret = edge->parent == replacement->to
+                      ? 0
+                      : check_parent(replacement, edge, err);
 
-    LIST_FOREACH(link, &from->parents) {
-        const struct block_node *parent =
-            LIST_ENTRY(link, struct block_edge, link)->parent;
-
-        if (parent != replacement->to &&
-            parent->driver->children_changed == NULL) {
-            return error_set(err, -ENOTSUP,
-                             "node '%s' cannot be put above node '%s': that "
-                             "is in use by node '%s', whose driver '%s' holds "
-                             "on to it",
-                             replacement->to->name, from->name, parent->name,
-                             parent->driver->name);
+        if (ret < 0) {
+            return ret;
         }
     }
     return 0;

@@ -347,6 +347,13 @@ int co_block_discard(struct block_node *node, uint64_t offset, uint64_t bytes)
     return ret;
 }
 
+int co_block_forget_cache(struct block_node *node)
+{
+    return node->driver->co_forget_cache == NULL
+               ? 0
+               : node->driver->co_forget_cache(node);
+}
+
 int co_block_child_flush(struct block_node *node)
 {
     if (node->common.no_flush || node->read_only) {

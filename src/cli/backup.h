@@ -21,6 +21,7 @@ struct backup_options {
     const char *freeze_command; /* NULL: none */
     const char *thaw_command;   /* NULL: none */
     unsigned freeze_timeout_ms;
+    bool compress; /* the images */
 };
 
 struct backup {

@@ -21,6 +21,7 @@ struct backup_arguments {
     int freeze_timeout_s;
     int timeout_s;
     gboolean full;
+    gboolean compress;
     gboolean json;
     gboolean quiet;
 };
@@ -46,6 +47,8 @@ static int parse(int argc,
           "Back up this disk only (may be repeated)", "NODE" },
         { "full", 'f', 0, G_OPTION_ARG_NONE, &arguments->full,
           "Back up all disks in full", NULL },
+        { "compress", 'c', 0, G_OPTION_ARG_NONE, &arguments->compress,
+          "Store the images of this point compressed", NULL },
         { "freeze-cmd", 0, 0, G_OPTION_ARG_STRING, &arguments->freeze_command,
           "Run CMD (with sh) right before the instant", "CMD" },
         { "thaw-cmd", 0, 0, G_OPTION_ARG_STRING, &arguments->thaw_command,
@@ -241,6 +244,7 @@ int command_backup(int argc, char **argv)
         .freeze_command = arguments.freeze_command,
         .thaw_command = arguments.thaw_command,
         .freeze_timeout_ms = (unsigned)arguments.freeze_timeout_s * 1000,
+        .compress = arguments.compress,
     };
     struct backup backup = { .options = &options,
                              .interrupt = &interrupt,

@@ -17,8 +17,10 @@
 #include "repo/content.h"
 #include "repo/durable.h"
 #include "repo/fd.h"
+#include "repo/packed_image.h"
 
 #define EXTENTS_PER_QUERY 4096
+#define PACKED_FILE       ".packed"
 
 /* Appends one answer's extents; `*start` moves on, UINT64_MAX at the end. */
 static int take_extents(const json_t *answer,
@@ -96,41 +98,105 @@ static uint64_t total_bytes(const GArray *extents)
     return total;
 }
 
-static int seal_increment(struct backup *backup,
-                          guint index,
-                          int fd,
+/* What becomes of one job's file. */
+struct sealing {
+    struct backup *backup;
+    const struct manifest_disk *disk;
+    const char *image; /* its name */
+    int fd;
+    const struct increment_extent *extents;
+    size_t extent_count;
+    const char *backing_name; /* NULL: none */
+    const char *backing_format;
+};
+
+static bool pack_step(void *opaque, uint64_t done, uint64_t total)
+{
+    const struct sealing *sealing = opaque;
+    struct backup *backup = sealing->backup;
+
+    progress_update(backup->progress, sealing->disk->node, "compress", done,
+                    total);
+    return !interrupt_came(backup->interrupt);
+}
+
+/* A new file takes the place of the one that the daemon has open. */
+static int pack(struct sealing *sealing, GError **err)
+{
+    int directory_fd = sealing->backup->directory_fd;
+    const struct packed_image_source source = {
+        .fd = sealing->fd,
+        .disk_bytes = sealing->disk->size,
+        .extents = sealing->extents,
+        .extent_count = sealing->extent_count,
+        .backing_name = sealing->backing_name,
+        .backing_format = sealing->backing_format,
+        .step = pack_step,
+        .opaque = sealing,
+    };
+    auto_fd int fd =
+        openat(directory_fd, PACKED_FILE,
+               O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0666);
+
+    if (fd < 0) {
+        return error_set_errno(err, -errno, "cannot create '%s'", PACKED_FILE);
+    }
+    int ret = packed_image_write(fd, &source, err);
+    if (ret == 0 &&
+        renameat(directory_fd, PACKED_FILE, directory_fd, sealing->image) < 0) {
+        ret = error_set_errno(err, -errno, "cannot rename '%s' to '%s'",
+                              PACKED_FILE, sealing->image);
+    }
+    return ret;
+}
+
+static int make_image(struct sealing *sealing, GError **err)
+{
+    return sealing->backup->options->compress
+               ? pack(sealing, err)
+               : increment_seal(sealing->fd, sealing->disk->size,
+                                sealing->extents, sealing->extent_count,
+                                sealing->backing_name, sealing->backing_format,
+                                err);
+}
+
+static int seal_increment(struct sealing *sealing,
+                          struct manifest_disk *disk,
+                          GArray *extents,
                           GError **err)
 {
-    struct manifest_disk *disk = backup->point->disks->pdata[index];
+    struct backup *backup = sealing->backup;
     const struct manifest *previous =
         repository_find(backup->repository, disk->previous);
     const struct manifest_disk *base = manifest_find_disk(previous, disk->node);
     g_autofree char *backing = chain_backing_name(previous, disk->node);
-    GArray *extents =
-        g_array_new(FALSE, FALSE, sizeof(struct increment_extent));
-
-    backup->extents[index] = extents;
     int ret = query_extents(backup, disk, extents, err);
+
     if (ret < 0) {
         return ret;
     }
     disk->changed_bytes = total_bytes(extents);
-    return increment_seal(
-        fd, disk->size, (struct increment_extent *)(void *)extents->data,
-        extents->len, backing, base->raw ? "raw" : "qcow2", err);
+    sealing->extents = (struct increment_extent *)(void *)extents->data;
+    sealing->extent_count = extents->len;
+    sealing->backing_name = backing;
+    sealing->backing_format = base->raw ? "raw" : "qcow2";
+    return make_image(sealing, err);
 }
 
-static int seal_full(struct manifest_disk *disk, int fd, GError **err)
+static int seal_full(struct sealing *sealing,
+                     struct manifest_disk *disk,
+                     GError **err)
 {
     const struct increment_extent all = { .bytes = disk->size };
     struct stat status;
 
-    if (fstat(fd, &status) < 0) {
+    if (fstat(sealing->fd, &status) < 0) {
         return error_set_errno(err, -errno, "cannot look at the image");
     }
     disk->changed_bytes = MIN((uint64_t)status.st_blocks * 512, disk->size);
-    return increment_seal(fd, disk->size, &all, disk->size > 0 ? 1 : 0, NULL,
-                          NULL, err);
+    sealing->extents = &all;
+    sealing->extent_count = disk->size > 0 ? 1 : 0;
+    return make_image(sealing, err);
 }
 
 static bool watch_step(void *opaque,
@@ -156,12 +222,20 @@ static int seal_disk(struct backup *backup, guint index, GError **err)
     if (fd < 0) {
         return error_set_errno(err, -errno, "cannot open '%s'", image);
     }
-    int ret = disk->incremental ? seal_increment(backup, index, fd, err)
-                                : seal_full(disk, fd, err);
+    struct sealing sealing = {
+        .backup = backup, .disk = disk, .image = image, .fd = fd
+    };
+    if (disk->incremental) {
+        backup->extents[index] =
+            g_array_new(FALSE, FALSE, sizeof(struct increment_extent));
+    }
+    extents = backup->extents[index];
+    int ret = disk->incremental
+                  ? seal_increment(&sealing, disk, backup->extents[index], err)
+                  : seal_full(&sealing, disk, err);
     if (ret < 0) {
         return ret;
     }
-    extents = backup->extents[index];
     return content_hash(
         backup->repository, backup->point, disk,
         extents == NULL

@@ -9,6 +9,7 @@
 #include "block/driver.h"
 #include "daemon/background.h"
 #include "daemon/daemon.h"
+#include "drivers/drivers.h"
 #include "qmp/server.h"
 
 /* The argument as a checked value of `type`; NULL with err set. */
@@ -28,6 +29,26 @@ static struct json_value *parse_argument(const struct schema_type *type,
     }
     value = keyval_parse(text, implied_key, err);
     return value != NULL ? schema_coerce(type, value, type->name, err) : NULL;
+}
+
+int apply_tracking_defaults(const char *text,
+                            struct tracking_settings *settings,
+                            GError **err)
+{
+    g_autoptr(json_value) options = NULL;
+    int rc = -EINVAL;
+
+    if (text == NULL) {
+        return 0;
+    }
+    options = parse_argument(&tracking_options_type, text, "durability", err);
+    if (options != NULL) {
+        rc = tracking_settings_read(settings, options, err);
+    }
+    if (rc < 0) {
+        g_prefix_error(err, "--tracking %s: ", text);
+    }
+    return rc;
 }
 
 int co_apply_blockdev(struct daemon *daemon, const char *text, GError **err)

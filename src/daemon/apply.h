@@ -9,6 +9,8 @@
 
 #include <glib.h>
 
+#include "journal/tracking_settings.h"
+
 struct daemon;
 
 int co_apply_blockdev(struct daemon *daemon, const char *text, GError **err);
@@ -18,5 +20,11 @@ int co_apply_nbd_server(struct daemon *daemon, const char *text, GError **err);
 int co_apply_export(struct daemon *daemon, const char *text, GError **err);
 int co_apply_object(struct daemon *daemon, const char *text, GError **err);
 int co_apply_trace(struct daemon *daemon, const char *text, GError **err);
+
+/* --tracking, which no daemon is needed for; `text` NULL: not given. Over what is
+ * in `*settings`. Any thread, no coroutine. */
+int apply_tracking_defaults(const char *text,
+                            struct tracking_settings *settings,
+                            GError **err);
 
 #endif

@@ -120,7 +120,9 @@ static void tell_trouble(void *opaque,
     engine_event(opaque, "X_COHORT_TRACKING_FAILED", data);
 }
 
-static void engine_init(struct daemon *daemon, struct loop *main_loop)
+static void engine_init(struct daemon *daemon,
+                        const struct tracking_settings *tracking,
+                        struct loop *main_loop)
 {
     struct engine *engine = &daemon->engine;
 
@@ -129,7 +131,7 @@ static void engine_init(struct daemon *daemon, struct loop *main_loop)
     block_graph_add_drivers(engine->graph, backup_drivers);
     engine->jobs = job_list_new(engine_event, daemon);
     daemon_state_init(&daemon->state, daemon->settings->state_directory,
-                      main_loop, engine_event, daemon);
+                      tracking, main_loop, engine_event, daemon);
     engine->coordinator = daemon->state.coordinator;
     daemon->state.tracking.on_trouble = tell_trouble;
     daemon->state.tracking.opaque = daemon;
@@ -280,13 +282,19 @@ int daemon_run(const struct daemon_settings *settings,
         .ready = ready,
         .signal_fd = -1,
     };
-    struct loop *main_loop = loop_new(&loop_uring_backend, "main", err);
+    struct tracking_settings tracking = { .stop_on_error = false };
+    struct loop *main_loop;
+    int rc = apply_tracking_defaults(settings->tracking, &tracking, err);
 
+    if (rc < 0) {
+        return rc;
+    }
+    main_loop = loop_new(&loop_uring_backend, "main", err);
     if (main_loop == NULL) {
         return -ENOSYS;
     }
     (void)trace_switch("group_end", NULL); /* there is such an event */
-    engine_init(&daemon, main_loop);
+    engine_init(&daemon, &tracking, main_loop);
     co_spawn(main_loop, co_daemon, &daemon);
     loop_run(main_loop);
     engine_release(&daemon);

@@ -52,6 +52,13 @@ const struct daemon_option daemon_options[] = {
               "kept; made when first needed. Default: $STATE_DIRECTORY, else\n"
               "/var/lib/cohort for root, else $XDG_STATE_HOME/cohort, else\n"
               "~/.local/state/cohort." },
+    { .name = "tracking",
+      .argument = "[durability=power|process][,OPTION=VALUE...]",
+      .help = "How persistent bitmaps are kept, of nodes whose\n"
+              "x-cohort-tracking says nothing else. durability=process saves\n"
+              "the syncs: they survive kill -9, but not a loss of power.\n"
+              "on-tracking-error=report|stop, over-marking=SIZE,\n"
+              "checkpoint-interval=MS, location=beside|state-dir." },
     { .name = "daemonize",
       .help =
           "Goes to the background; the command returns when everything\n"
@@ -144,6 +151,8 @@ static void take_option(struct daemon_settings *settings,
         settings->pidfile = text;
     } else if (strcmp(option->name, "state-dir") == 0) {
         settings->state_directory = text;
+    } else if (strcmp(option->name, "tracking") == 0) {
+        settings->tracking = text;
     } else if (strcmp(option->name, "daemonize") == 0) {
         settings->daemonize = true;
     } else if (strcmp(option->name, "help") == 0) {

@@ -43,6 +43,7 @@ struct daemon_settings {
     bool daemonize;
     const char *pidfile;         /* borrowed from argv; NULL: none */
     const char *state_directory; /* likewise; NULL: by the environment */
+    const char *tracking;        /* likewise; NULL: nothing said */
     GArray *steps;               /* struct daemon_step */
 };
 

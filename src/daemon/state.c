@@ -8,6 +8,7 @@
 
 void daemon_state_init(struct daemon_state *state,
                        const char *option,
+                       const struct tracking_settings *defaults,
                        struct loop *main,
                        coordinator_event_fn event,
                        void *opaque)
@@ -22,6 +23,7 @@ void daemon_state_init(struct daemon_state *state,
     g_autoptr(GError) error = NULL;
     struct coordinator_options options = {
         .storage = storage_real(),
+        .is_process = defaults->durability == TRACKER_PROCESS,
         .event = event,
         .opaque = opaque,
     };
@@ -31,7 +33,7 @@ void daemon_state_init(struct daemon_state *state,
     options.path_error = error;
     state->coordinator = coordinator_new(&options);
     outcome_source_init(&state->outcomes, state->coordinator, main);
-    tracking_init(&state->tracking, storage_real(), state->directory,
+    tracking_init(&state->tracking, storage_real(), state->directory, defaults,
                   &state->outcomes.outcomes, main);
 }
 

@@ -19,10 +19,12 @@ struct daemon_state {
     struct tracking tracking;
 };
 
-/* `option` NULL: the place follows from the environment. `event` as the
- * coordinator's. */
+/* `option` NULL: the place follows from the environment. `defaults`: of nodes that
+ * say nothing else (copied); the log of transactions is kept likewise. `event` as
+ * the coordinator's. */
 void daemon_state_init(struct daemon_state *state,
                        const char *option,
+                       const struct tracking_settings *defaults,
                        struct loop *main,
                        coordinator_event_fn event,
                        void *opaque);

@@ -23,6 +23,10 @@ extern const struct schema_type driver_blkdebug_options;
 extern const struct schema_type driver_copy_before_write_options;
 extern const struct schema_type driver_snapshot_access_options;
 
+/* XCohortTracking: how the persistent bitmaps of a node are kept. What it means is
+ * journal/tracking_settings.h. */
+extern const struct schema_type tracking_options_type;
+
 /* All of this room, NULL-terminated. */
 extern const struct block_driver *const block_drivers[];
 

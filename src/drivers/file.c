@@ -237,7 +237,7 @@ static struct file_state *file_state_new(struct block_node *node,
     state->writable = !block_is_read_only(node);
     state->offset_alignment_bytes = 1;
     state->memory_alignment_bytes = 1;
-    state->writes = 1; /* what was there before us counts as not durable */
+    state->writes = FILE_WRITES_AT_OPEN;
     co_queue_init(&state->background_ended);
     return state;
 }
@@ -318,8 +318,9 @@ static void co_file_close(struct block_node *node)
  .co_preadv = co_file_read, .co_pwritev = co_file_write,                   \
  .co_pwrite_from_file = co_file_copy_in,                                   \
  .co_write_zeroes = co_file_write_zeroes, .co_discard = co_file_discard,   \
- .co_flush = co_file_flush, .co_status = co_file_status,                   \
- .co_claim = co_file_claim, .try_map = file_try_map, .co_info = co_file_info
+ .co_flush = co_file_flush, .co_forget_cache = co_file_forget_cache,       \
+ .co_status = co_file_status, .co_claim = co_file_claim,                   \
+ .try_map = file_try_map, .co_info = co_file_info
 
 const struct block_driver driver_file = {
     .name = "file",

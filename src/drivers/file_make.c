@@ -63,6 +63,7 @@ int co_file_open(struct block_graph *graph,
 int co_file_fill(struct block_node *node,
                  uint64_t size_bytes,
                  enum preallocation how,
+                 const struct preallocation_stop *stop,
                  GError **err)
 {
     int ret = co_block_truncate(node, 0, true, err);
@@ -74,7 +75,7 @@ int co_file_fill(struct block_node *node,
         return ret;
     }
     if (how != PREALLOCATION_OFF) {
-        ret = co_preallocate(node, 0, size_bytes, how);
+        ret = co_preallocate(node, 0, size_bytes, how, stop);
     }
     if (ret == 0) {
         ret = co_block_flush(node);

@@ -10,10 +10,12 @@
 int co_file_make(const char *path, GError **err);
 
 /* Empties an open file, then makes it `size_bytes` of zeroes, durable. `how`:
- * not METADATA, which a file has none of. A coroutine of the node's home. */
+ * not METADATA, which a file has none of. `stop`: see preallocate.h. A coroutine of
+ * the node's home. */
 int co_file_fill(struct block_node *node,
                  uint64_t size_bytes,
                  enum preallocation how,
+                 const struct preallocation_stop *stop,
                  GError **err);
 
 /* Opens the file at `path` with driver "file", for writing, under a name that

@@ -21,6 +21,10 @@ enum file_inline_writes {
     FILE_INLINE_PLAIN,  /* local disk: a plain write seldom waits */
 };
 
+/* file_state.writes when it is opened: what was there before us counts as not
+ * durable. */
+#define FILE_WRITES_AT_OPEN 1
+
 /* An answer about an extent that still holds. */
 struct file_extent {
     uint64_t offset;
@@ -126,6 +130,9 @@ void co_file_background_finish(struct file_state *state);
 
 /* file_ahead.c: a cached read has taken place or is about to. */
 void file_ahead_note(struct file_state *state, uint64_t offset, uint64_t bytes);
+
+/* file_cache.c, see block_driver.co_forget_cache. */
+int co_file_forget_cache(struct block_node *node);
 
 /* file_behind.c: a cached write that will be flushed soon has taken place. */
 void file_behind_note(struct file_state *state,

@@ -15,11 +15,18 @@ enum preallocation {
 
 extern const char *const preallocation_names[];
 
-/* Makes a range read as zeroes, with as much space behind it as asked for. A
- * coroutine of the node's home; 0 or a negative errno. */
+/* Asked between pieces of what may take long; true: stop, with -ECANCELED. */
+struct preallocation_stop {
+    bool (*is_asked)(void *opaque);
+    void *opaque;
+};
+
+/* Makes a range read as zeroes, with as much space behind it as asked for. `stop`
+ * may be NULL. A coroutine of the node's home; 0 or a negative errno. */
 int co_preallocate(struct block_node *node,
                    uint64_t offset,
                    uint64_t bytes,
-                   enum preallocation how);
+                   enum preallocation how,
+                   const struct preallocation_stop *stop);
 
 #endif

@@ -99,6 +99,11 @@ const struct schema_member blockdev_common_members[] = {
       .doc = "Turn writes of nothing but zeroes into zeroing; unmap: which may "
              "make holes, needs discard=unmap.",
       .fallback = "off" },
+    { .name = "x-cohort-tracking",
+      .type = &tracking_options_type,
+      .doc = "How persistent dirty bitmaps of this node are kept. Only for a "
+             "node that is added by itself, writable, and can have such "
+             "bitmaps. What is left out is as the daemon's --tracking says." },
     { .name = NULL },
 };
 

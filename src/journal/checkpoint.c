@@ -21,6 +21,7 @@
 #include <errno.h>
 
 #include "base/error.h"
+#include "base/trace.h"
 #include "block/driver.h"
 #include "journal/checkpoint_priv.h"
 
@@ -41,7 +42,9 @@ static int co_write_pages(struct capture *capture)
     return ret;
 }
 
-/* The image's modification time from before a flush is durable after it. */
+/* The image's modification time from before it is durable after it. A flush of the
+ * node is not enough for that: where nothing but data has changed fdatasync()
+ * leaves the times for later. */
 static int co_flush_image(struct tracker *tracker)
 {
     struct storage_stat found;
@@ -50,7 +53,8 @@ static int co_flush_image(struct tracker *tracker)
         co_storage_stat(tracker->storage, tracker->image_path, &found) == 0;
     int ret = co_block_child_flush(tracker->node);
 
-    if (ret == 0 && known) {
+    if (ret == 0 && known &&
+        co_storage_sync_times(tracker->storage, tracker->image_path) == 0) {
         tracker->identity.durable_modified_ns = found.modified_ns;
     }
     return ret;
@@ -186,6 +190,8 @@ static int co_flip_in_place(struct tracker *tracker,
         ret = co_tracking_file_sync(capture->file);
     }
     if (ret == 0 && !tracker->broken) {
+        trace_tracking_flip_pages(block_name(tracker->node),
+                                  capture->pages->len);
         ret = co_tracking_file_flip(capture->file, capture->superblock);
     }
     if (tracker->broken) {
@@ -241,6 +247,8 @@ static int co_flip_to_spare(struct tracker *tracker,
     int ret = co_write_new_file(capture);
 
     if (ret == 0) {
+        trace_tracking_flip_pages(block_name(tracker->node),
+                                  capture->pages->len);
         ret = intent_resize(tracker, spare);
     }
     if (ret < 0) {
@@ -322,6 +330,7 @@ static int co_renew_spare(struct tracker *tracker, GError **err)
 int co_checkpoint_flip(struct tracker *tracker, bool clean, GError **err)
 {
     struct capture capture = { .file = tracker->file };
+    uint64_t begun_ns = loop_now_ns();
     bool to_spare;
     int ret = 0;
 
@@ -343,6 +352,7 @@ int co_checkpoint_flip(struct tracker *tracker, bool clean, GError **err)
     if (capture.file == NULL) {
         return 0; /* nothing was ever added */
     }
+    trace_tracking_flip_begin(block_name(tracker->node));
     tracker->flipping = true;
     if (to_spare) {
         hold(tracker);
@@ -353,9 +363,13 @@ int co_checkpoint_flip(struct tracker *tracker, bool clean, GError **err)
     }
     ret = co_flip_captured(tracker, &capture, clean, err);
     if (ret == 0) {
+        trace_tracking_checkpoint(block_name(tracker->node),
+                                  tracker->file->sequence, capture.pages->len,
+                                  loop_now_ns() - begun_ns, clean);
         co_finish(tracker, &capture);
     }
     capture_release(&capture);
+    trace_tracking_flip_end(block_name(tracker->node), ret);
     tracker->flipping = false;
     co_queue_wake_all(&tracker->flip_over);
     if (to_spare) {

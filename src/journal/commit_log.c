@@ -19,6 +19,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/trace.h"
 #include "loop/co_lock.h"
 #include "loop/loop.h"
 
@@ -279,7 +280,9 @@ int co_commit_log_begin(struct commit_log *log,
     }
     co_mutex_lock(&log->mutex);
     log->kept += kept;
+    trace_commit_log_begin("begin");
     ret = co_append(log, payload, false, &maybe, err);
+    trace_commit_log_end("begin", ret);
     if (ret < 0) {
         log->kept -= kept;
     } else {
@@ -301,7 +304,9 @@ int co_commit_log_commit(struct commit_log *log,
     int ret;
 
     co_mutex_lock(&log->mutex);
+    trace_commit_log_begin("commit");
     ret = co_append(log, payload, true, &maybe, err);
+    trace_commit_log_end("commit", ret);
     if (ret == 0) {
         log->kept -= commit_frame_bytes(payload->len);
     } else {
@@ -321,7 +326,9 @@ int co_commit_log_abort(struct commit_log *log,
 
     commit_payload_add_abort(payload, &transaction->txid, loop_wall_clock_us());
     co_mutex_lock(&log->mutex);
+    trace_commit_log_begin("abort");
     ret = co_append(log, payload, true, &maybe, err);
+    trace_commit_log_end("abort", ret);
     co_mutex_unlock(&log->mutex);
     return ret;
 }
@@ -336,7 +343,9 @@ int co_commit_log_acknowledge(struct commit_log *log,
 
     g_byte_array_append(copy, payload->data, payload->len);
     co_mutex_lock(&log->mutex);
+    trace_commit_log_begin("acknowledged");
     ret = co_append(log, copy, false, &maybe, err);
+    trace_commit_log_end("acknowledged", ret);
     co_mutex_unlock(&log->mutex);
     return ret;
 }

@@ -187,6 +187,9 @@ static bool co_has_directory(struct coordinator *coordinator)
 
 bool coordinator_drop_if_over(struct known_transaction *known)
 {
+    if (known->has_group) {
+        return false;
+    }
     switch (known->state) {
     case GROUP_RUNNING:
     case GROUP_PENDING:

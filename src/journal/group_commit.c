@@ -90,6 +90,7 @@ int co_group_commit_begin(struct group_commit *group, GError **err)
     }
     if (ret == 0) {
         group->begun = true;
+        group->known->has_group = true;
         group->known->state = GROUP_RUNNING;
         list_prepend(&coordinator->known, &group->known->link);
     }
@@ -221,6 +222,7 @@ void co_group_commit_end(struct group_commit **group)
     struct known_transaction *known = ended->known;
 
     ended->coordinator->groups--;
+    known->has_group = false;
     co_queue_wake_all(&ended->coordinator->idle);
     if (!ended->begun) {
         commit_transaction_free(known->transaction);

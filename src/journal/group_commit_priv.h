@@ -12,7 +12,8 @@ struct known_transaction {
     struct list link; /* coordinator.known, newest first */
     struct commit_transaction *transaction; /* owned */
     enum group_state state;
-    char *doubt; /* why it is in doubt; NULL: it is not */
+    bool has_group; /* not ended yet: it stays, also if nobody will ask */
+    char *doubt;    /* why it is in doubt; NULL: it is not */
 };
 
 struct coordinator {

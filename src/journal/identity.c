@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/crc32c.h"
 #include "base/error.h"
 #include "block/driver.h"
 
@@ -179,6 +180,117 @@ int identity_check_crashed(const struct identity *kept,
                          "was rolled back");
     }
     return 0;
+}
+
+/*
+ * What lies below an image.
+ */
+
+struct below {
+    struct storage *storage;
+    uint32_t checksum;
+    unsigned int files;
+};
+
+static void add_bytes(struct below *below, const void *bytes, size_t length)
+{
+    below->checksum = crc32c(below->checksum, bytes, length);
+}
+
+static void add_number(struct below *below, uint64_t number)
+{
+    uint8_t bytes[8];
+
+    store_le64(bytes, number);
+    add_bytes(below, bytes, sizeof(bytes));
+}
+
+/* A node without children. One that is in no file is what it says. */
+static int co_add_file(struct below *below,
+                       struct block_node *node,
+                       GError **err)
+{
+    const char *path = block_filename(node);
+    uint8_t samples[IDENTITY_SAMPLE_BYTES] = { 0 };
+    struct storage_stat found;
+    int ret;
+
+    below->files++;
+    if (path == NULL) {
+        return 0;
+    }
+    ret = co_storage_stat(below->storage, path, &found);
+    if (ret < 0) {
+        return error_set_errno(err, ret, "cannot examine '%s'", path);
+    }
+    add_number(below, found.size_bytes);
+    if (found.kind != STORAGE_BLOCK_DEVICE) {
+        add_number(below, (uint64_t)found.modified_ns);
+        return 0;
+    }
+    ret = co_take_samples(node, samples);
+    if (ret < 0) {
+        return error_set_errno(err, ret, "cannot read samples of '%s'", path);
+    }
+    add_bytes(below, samples, sizeof(samples));
+    return 0;
+}
+
+static bool is_below(const char *role, bool with_file, bool with_data)
+{
+    return strcmp(role, "data-file") == 0
+               ? with_data
+               : strcmp(role, "backing") != 0 && with_file;
+}
+
+/* One layer: the node, and what it has but for its backing file. */
+static int co_add_layer(struct below *below,
+                        struct block_node *node,
+                        bool with_file,
+                        bool with_data,
+                        GError **err)
+{
+    const struct block_child_role *role = block_driver_of(node)->children;
+    bool has_children = false;
+    int ret = 0;
+
+    add_number(below, block_size(node));
+    for (; role != NULL && role->name != NULL && ret == 0; role++) {
+        struct block_node *child = block_child(node, role->name);
+
+        has_children = has_children || child != NULL;
+        if (child != NULL && is_below(role->name, with_file, with_data)) {
+            ret = co_add_layer(below, child, true, true, err);
+        }
+    }
+    return ret == 0 && !has_children ? co_add_file(below, node, err) : ret;
+}
+
+int co_identity_below(struct storage *storage,
+                      struct block_node *node,
+                      bool with_data,
+                      uint32_t *ret_below,
+                      GError **err)
+{
+    struct below below = { .storage = storage };
+    struct block_node *layer = block_child(node, "backing");
+    int ret = 0;
+
+    if (with_data && block_child(node, "data-file") != NULL) {
+        ret = co_add_layer(&below, node, false, true, err);
+    }
+    for (; ret == 0 && layer != NULL; layer = block_child(layer, "backing")) {
+        if (!block_is_read_only(layer)) {
+            *ret_below = 0; /* a disk of ours until its snapshot was taken: it
+                               changes once more, when it is closed after this */
+            return 0;
+        }
+        ret = co_add_layer(&below, layer, true, true, err);
+    }
+    if (ret == 0) {
+        *ret_below = below.files == 0 ? 0 : MAX(below.checksum, 1);
+    }
+    return ret;
 }
 
 /*

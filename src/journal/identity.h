@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Who else wrote? What an image looked like when we last had it, and whether
- * it still is that image.
+ * it still is that image; and the same of what lies below it.
  *
  * Taken at a clean close, when all is durable; compared at the next open.
  * What a stranger writes after a crash of ours, before we are back, cannot be
@@ -43,6 +43,7 @@ struct identity {
      * unknown. */
     int64_t durable_modified_ns;
     uint8_t samples[IDENTITY_SAMPLE_BYTES]; /* SHA-256; all zeroes: not taken */
+    uint32_t below;                         /* co_identity_below() */
 };
 
 /* Stamps of formats that carry one: which nonces the image may bear. Both none:
@@ -72,6 +73,16 @@ int identity_check_clean(const struct identity *kept,
 int identity_check_crashed(const struct identity *kept,
                            const struct identity *found,
                            GError **err);
+
+/* The files that a disk is made of beside its image: a checksum of the sizes and
+ * modification times (of block devices: samples) of those in its backing chain and,
+ * `with_data`, of its external data file, which only a clean close leaves as it is.
+ * 0: there are none, or one in the chain is open for writing here. */
+int co_identity_below(struct storage *storage,
+                      struct block_node *node,
+                      bool with_data,
+                      uint32_t *ret_below,
+                      GError **err);
 
 /* Where the tracking file of an image belongs: beside it, NAME.cbt; or, for a
  * block device, or with `by_option`, in the state directory by stable id. New

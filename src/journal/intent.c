@@ -24,6 +24,7 @@
  */
 #include <errno.h>
 
+#include "base/trace.h"
 #include "block/driver.h"
 #include "journal/tracker_priv.h"
 
@@ -146,15 +147,26 @@ static void finish_round(struct tracker *tracker, const GArray *round)
 static int co_flush_round(struct tracker *tracker)
 {
     g_autoptr(GArray) round = tracker->pending;
+    uint64_t begun_ns = loop_now_ns();
     int ret;
 
     tracker->pending = g_array_new(FALSE, FALSE, sizeof(uint64_t));
+    if (round->len > 0) {
+        trace_tracking_intents_begin(block_name(tracker->node), round->len);
+    }
     ret = co_intent_write(tracker);
     if (ret == 0 && round->len > 0) {
         ret = co_tracking_file_sync(tracker->file);
     }
+    if (round->len > 0) {
+        trace_tracking_intents_end(block_name(tracker->node), ret);
+    }
     if (ret == 0 && !tracker->broken) {
         finish_round(tracker, round);
+        if (round->len > 0) {
+            trace_tracking_intents(block_name(tracker->node), round->len,
+                                   loop_now_ns() - begun_ns);
+        }
     }
     return ret;
 }
@@ -226,7 +238,8 @@ void intent_begin_clearing(struct tracker *tracker)
 void intent_clear(struct tracker *tracker)
 {
     struct tracking_file *file = tracker->file;
-    uint64_t left = tracker->intent_count;
+    uint64_t before = tracker->intent_count;
+    uint64_t left = before;
 
     for (uint64_t region = 0; left > 0 && region < tracker->region_count;
          region++) {
@@ -244,6 +257,11 @@ void intent_clear(struct tracker *tracker)
             file->sequence;
         mark_sector(tracker, region);
         tracker->intent_count--;
+    }
+    if (before > tracker->intent_count) {
+        trace_tracking_cleared(block_name(tracker->node),
+                               before - tracker->intent_count,
+                               tracker->intent_count);
     }
     if (tracker->changed_sectors > 0) {
         start_flusher(tracker);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/trace.h"
 #include "journal/outcome_priv.h"
 #include "loop/loop.h"
 
@@ -406,6 +407,7 @@ int co_sealed_run_write(struct state_directory *directory,
     g_autoptr(GByteArray) content = g_byte_array_new();
     g_autoptr(GByteArray) payload = g_byte_array_new();
     uint32_t number = 0;
+    int ret;
 
     g_byte_array_set_size(content, COMMIT_HEADER_BYTES);
     commit_header_encode(&header, content->data);
@@ -417,7 +419,10 @@ int co_sealed_run_write(struct state_directory *directory,
         add_outcome(payload, g_ptr_array_index(run->transactions, i));
         append_frame(content, &header, &number, payload);
     }
-    return co_state_directory_put(directory, name, content, 0, NULL, NULL, err);
+    trace_commit_log_seal_begin(name);
+    ret = co_state_directory_put(directory, name, content, 0, NULL, NULL, err);
+    trace_commit_log_seal_end(name, ret);
+    return ret;
 }
 
 /* --- What is over ------------------------------------------------------------------ */

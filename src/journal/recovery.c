@@ -17,6 +17,7 @@
 #include <errno.h>
 
 #include "base/error.h"
+#include "base/trace.h"
 #include "block/driver.h"
 #include "journal/tracker_priv.h"
 
@@ -123,6 +124,29 @@ static int check_stamp(struct tracker *tracker,
     return 0;
 }
 
+/* What others wrote below the image. Nobody here writes there but to its data file,
+ * which is as it was only after a clean close. */
+static int co_check_below(struct recovery *recovery,
+                          uint32_t below,
+                          GError **ret_why)
+{
+    const struct tracking_superblock *superblock = recovery->superblock;
+    struct tracker *tracker = recovery->tracker;
+    uint32_t kept = superblock->identity.below;
+    int ret = 0;
+
+    if (superblock->is_clean) {
+        ret = co_identity_below(tracker->storage, tracker->node, true, &below,
+                                ret_why);
+    }
+    if (ret == 0 && kept != 0 && kept != below) {
+        ret = error_set(ret_why, -ESTALE,
+                        "a file below the image, of its backing chain or its "
+                        "data file, is not what it was");
+    }
+    return ret;
+}
+
 static int co_check_image(struct recovery *recovery, GError **err)
 {
     struct tracker *tracker = recovery->tracker;
@@ -135,6 +159,10 @@ static int co_check_image(struct recovery *recovery, GError **err)
     if (tracker->image_path != NULL) {
         ret = co_identity_take(tracker->storage, tracker->image_path, NULL,
                                &found, err);
+        if (ret == 0) {
+            ret = co_identity_below(tracker->storage, tracker->node, false,
+                                    &found.below, err);
+        }
         if (ret < 0) {
             return ret;
         }
@@ -143,6 +171,9 @@ static int co_check_image(struct recovery *recovery, GError **err)
                   : 0;
         if (ret == 0) {
             ret = co_check_identity(recovery, &found, &why);
+        }
+        if (ret == 0) {
+            ret = co_check_below(recovery, found.below, &why);
         }
     }
     if (ret == 0 && !superblock->is_resizing &&
@@ -528,6 +559,13 @@ int co_recovery_load(struct tracker *tracker,
                             STORAGE_BOOT_ID_BYTES) == 0,
     };
     int ret = co_load_all(&recovery, err);
+
+    if (ret == 0) {
+        trace_tracking_recovered(
+            block_name(tracker->node), superblock->bitmaps->len,
+            tracker->recovered_regions, tracker->recovered_bytes,
+            recovery.reason, tracker->path);
+    }
 
     g_free(recovery.reason);
     return ret;

@@ -91,6 +91,11 @@ int co_storage_sync_directory(struct storage *storage, const char *path)
     return storage->ops->co_sync_directory(storage, path);
 }
 
+int co_storage_sync_times(struct storage *storage, const char *path)
+{
+    return storage->ops->co_sync_times(storage, path);
+}
+
 int co_storage_list(struct storage *storage,
                     const char *path,
                     GPtrArray **ret_names)

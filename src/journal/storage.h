@@ -105,6 +105,9 @@ struct storage_ops {
     int (*co_rename)(struct storage *storage, const char *from, const char *to);
     int (*co_unlink)(struct storage *storage, const char *path);
     int (*co_sync_directory)(struct storage *storage, const char *path);
+    /* What co_stat() tells of a file is durable; co_sync() and a flush of a node
+     * need not see to its times. */
+    int (*co_sync_times)(struct storage *storage, const char *path);
     /* Names in the directory, without "." and "..", sorted; char *, owned by
      * the array. */
     int (*co_list)(struct storage *storage,
@@ -166,6 +169,7 @@ int co_storage_rename(struct storage *storage,
                       const char *to);
 int co_storage_unlink(struct storage *storage, const char *path);
 int co_storage_sync_directory(struct storage *storage, const char *path);
+int co_storage_sync_times(struct storage *storage, const char *path);
 int co_storage_list(struct storage *storage,
                     const char *path,
                     GPtrArray **ret_names);

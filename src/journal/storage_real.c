@@ -332,10 +332,9 @@ static int co_real_unlink(struct storage *storage, const char *path)
     return co_offload(run_unlink, &call);
 }
 
-static int run_sync_directory(void *opaque)
+static int sync_path(const char *path, int flags)
 {
-    const struct call *call = opaque;
-    int fd = open(call->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | flags);
     int ret;
 
     if (fd < 0) {
@@ -346,12 +345,34 @@ static int run_sync_directory(void *opaque)
     return ret;
 }
 
+static int run_sync_directory(void *opaque)
+{
+    const struct call *call = opaque;
+
+    return sync_path(call->path, O_DIRECTORY);
+}
+
+static int run_sync_times(void *opaque)
+{
+    const struct call *call = opaque;
+
+    return sync_path(call->path, O_NONBLOCK);
+}
+
 static int co_real_sync_directory(struct storage *storage, const char *path)
 {
     struct call call = { .path = path };
 
     (void)storage;
     return co_offload(run_sync_directory, &call);
+}
+
+static int co_real_sync_times(struct storage *storage, const char *path)
+{
+    struct call call = { .path = path };
+
+    (void)storage;
+    return co_offload(run_sync_times, &call);
 }
 
 static int compare_names(const void *a, const void *b)
@@ -488,6 +509,7 @@ static const struct storage_ops real_ops = {
     .co_rename = co_real_rename,
     .co_unlink = co_real_unlink,
     .co_sync_directory = co_real_sync_directory,
+    .co_sync_times = co_real_sync_times,
     .co_list = co_real_list,
     .co_make_directory = co_real_make_directory,
     .co_is_volatile = co_real_is_volatile,

@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/trace.h"
 #include "block/driver.h"
 #include "journal/tracker_priv.h"
 
@@ -295,7 +296,10 @@ int co_tracker_open(struct block_node *node,
     }
     tracker->durable = superblock;
     block_hook_add(node, &tracker->hook);
+    trace_tracking_recovery_begin(block_name(node));
     ret = co_open_and_recover(tracker, superblock, err);
+    trace_tracking_recovery_end(block_name(node), ret,
+                                tracker->recovered_bytes);
     if (ret < 0) {
         g_prefix_error(err, "node '%s': ", block_name(node));
         co_give_up(tracker);
@@ -317,6 +321,10 @@ int co_tracker_create(struct block_node *node,
     if (ret == 0 && tracker->image_path != NULL) {
         ret = co_identity_take(tracker->storage, tracker->image_path, NULL,
                                &tracker->identity, &cause);
+        if (ret == 0) {
+            ret = co_identity_below(tracker->storage, node, false,
+                                    &tracker->identity.below, &cause);
+        }
     }
     if (ret < 0) {
         error_set_errno(err, ret, "node '%s' cannot be tracked",
@@ -361,6 +369,13 @@ static int co_close_clean(struct tracker *tracker, GError **err)
     if (ret == 0 && tracker->image_path != NULL) {
         ret = co_identity_take(tracker->storage, tracker->image_path,
                                tracker->node, &tracker->identity, err);
+        if (ret == 0) {
+            ret = co_storage_sync_times(tracker->storage, tracker->image_path);
+        }
+    }
+    if (ret == 0 && tracker->image_path != NULL) {
+        ret = co_identity_below(tracker->storage, tracker->node, true,
+                                &tracker->identity.below, err);
     }
     if (ret == 0) {
         tracker->identity.durable_modified_ns = tracker->identity.modified_ns;
@@ -379,7 +394,9 @@ int co_tracker_close(struct tracker **tracker, GError **err)
     }
     co_tracker_begin(closed);
     if (closed->file != NULL && !closed->broken) {
+        trace_tracking_close_begin(block_name(closed->node));
         ret = co_close_clean(closed, err);
+        trace_tracking_close_end(block_name(closed->node), ret);
     }
     co_tracker_end(closed);
     co_intent_wait_idle(closed);
@@ -423,9 +440,20 @@ static bool co_poison(struct tracker *tracker)
     tracker->poisoned = durable;
     tracker->stops = !durable && tracker->stop_on_error;
     tracker->failed = true;
+    trace_tracking_poisoned(block_name(tracker->node), durable, tracker->stops);
     intent_wake(tracker);
     co_queue_wake_all(&tracker->poison_over);
     return durable;
+}
+
+bool co_tracker_poison_again(struct tracker *tracker)
+{
+    if (!tracker->poisoned && co_poison_files(tracker)) {
+        tracker->poisoned = true;
+        tracker->stops = false;
+        trace_tracking_poisoned(block_name(tracker->node), true, false);
+    }
+    return tracker->poisoned;
 }
 
 static void co_fail(void *opaque)
@@ -463,6 +491,8 @@ void tracker_break(struct tracker *tracker, const char *format, ...)
     va_end(arguments);
     tracker->broken = true;
     tracker->poisoning = true;
+    trace_tracking_failed(block_name(tracker->node), tracker->reason,
+                          tracker->path);
     block_background_begin(tracker->node);
     co_spawn(loop_current(), co_fail, tracker);
 }

@@ -164,7 +164,8 @@ enum tracker_change {
     TRACKER_CHANGE_CLEAR,  /* undecided: after dirty_bitmap_freeze() */
     TRACKER_CHANGE_ENABLE,
     TRACKER_CHANGE_DISABLE, /* undecided: it records on until settled */
-    TRACKER_CHANGE_MERGE,   /* undecided: the sources' bits come as `merged` */
+    TRACKER_CHANGE_MERGE,   /* undecided: the sources' bits come as `merged`;
+                               NULL: nothing changes */
 };
 
 /* A bitmap becomes a persistent one with TRACKER_CHANGE_ADD. `merged` (may be

@@ -147,6 +147,9 @@ struct tracker {
  * bitmaps are not to be believed. Poisoning goes on in the background. */
 void tracker_break(struct tracker *tracker, const char *format, ...)
     G_GNUC_PRINTF(2, 3);
+/* With the verbs' lock, of one that has failed: what could not be made durable is
+ * tried once more. Is it durable now? Then writes go on in any case. */
+bool co_tracker_poison_again(struct tracker *tracker);
 /* Waits until what was in doubt no longer is: the poison is durable, or will never
  * be. The lock may be held, but no flip be under way. */
 void co_tracker_wait_poisoned(struct tracker *tracker);

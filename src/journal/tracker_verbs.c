@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/limits.h"
+#include "base/trace.h"
 #include "journal/tracker_priv.h"
 
 int co_tracker_make_room(struct tracker *tracker,
@@ -62,7 +63,7 @@ int co_tracker_commit(struct tracker *tracker, GError **err)
     if (tracker->change_sequence == tracker->durable_changes) {
         return 0;
     }
-    if (tracker->failed && tracker->poisoned) {
+    if (tracker->failed && co_tracker_poison_again(tracker)) {
         return 0; /* what is inconsistent was removed; until the next opening,
                      which finds it so again */
     }
@@ -99,6 +100,7 @@ int co_tracker_prepare(struct tracker *tracker,
     int ret = 0;
 
     g_assert(tracker->lock.locked);
+    trace_tracking_prepare_begin(block_name(tracker->node));
     if (tracker->acknowledgements->len > 0) {
         ret = co_checkpoint_flip(tracker, false, err);
     }
@@ -117,6 +119,7 @@ int co_tracker_prepare(struct tracker *tracker,
     if (ret == 0) {
         ret = co_checkpoint_flip(tracker, false, err);
     }
+    trace_tracking_prepare_end(block_name(tracker->node), ret);
     return ret;
 }
 
@@ -135,6 +138,8 @@ int co_tracker_resize_begin(struct tracker *tracker,
     if (tracker->broken || tracker->file == NULL) {
         return 0; /* nothing to be kept true */
     }
+    trace_tracking_resize_begin(block_name(tracker->node), old_bytes,
+                                new_bytes);
     ret = co_tracker_make_room(tracker, max_u64(old_bytes, new_bytes), err);
     if (ret < 0) {
         return ret;
@@ -154,6 +159,8 @@ int co_tracker_resize_begin(struct tracker *tracker,
 
 int co_tracker_resize_end(struct tracker *tracker, GError **err)
 {
+    int ret;
+
     g_assert(tracker->lock.locked);
     if (!tracker->is_resizing) {
         return 0;
@@ -163,5 +170,7 @@ int co_tracker_resize_end(struct tracker *tracker, GError **err)
     tracker->resize_new_bytes = 0;
     /* The image is flushed before the record goes. */
     tracker_touch(tracker, true);
-    return co_tracker_commit(tracker, err);
+    ret = co_tracker_commit(tracker, err);
+    trace_tracking_resize_end(block_name(tracker->node));
+    return ret;
 }

@@ -14,6 +14,7 @@
 #include "drivers/qcow2/bitmaps.h"
 #include "journal/identity.h"
 #include "journal/image_bitmaps.h"
+#include "journal/tracking_peek.h"
 #include "loop/coroutine.h"
 
 /* The node that keeps the bytes; NULL: they are not those of one file, one to
@@ -94,26 +95,64 @@ typedef int (*open_fn)(struct block_node *node,
                        struct tracker **ret_tracker,
                        GError **err);
 
+/* Where the image's tracking file is, or is to be made: a file that is there at
+ * the other place counts, or a change of options would hide it, and it would not
+ * see what is written. New; NULL with err set. */
+static char *co_choose_path(struct tracking *tracking,
+                            const char *image_path,
+                            bool in_state_directory,
+                            GError **err)
+{
+    g_autofree char *path =
+        co_tracking_path(tracking->storage, image_path,
+                         tracking->state_directory, in_state_directory, err);
+    g_autofree char *other = NULL;
+    struct storage_stat found;
+
+    if (path == NULL) {
+        return NULL;
+    }
+    other =
+        co_tracking_path(tracking->storage, image_path,
+                         tracking->state_directory, !in_state_directory, NULL);
+    if (other == NULL || strcmp(path, other) == 0 ||
+        co_storage_stat(tracking->storage, other, &found) < 0) {
+        return g_steal_pointer(&path);
+    }
+    if (co_storage_stat(tracking->storage, path, &found) == 0) {
+        error_set(err, -EEXIST,
+                  "'%s' has two tracking files, '%s' and '%s': remove the one "
+                  "that is out of date (or both; then the next backup is full)",
+                  image_path, path, other);
+        return NULL;
+    }
+    return g_steal_pointer(&other);
+}
+
 /* Opens or makes the tracker, on the node's home thread. `image_path` NULL: there
  * can be no tracking file. */
 static int co_call(struct tracking *tracking,
                    struct block_node *node,
                    char *image_path,
+                   const struct tracking_settings *settings,
                    open_fn co_function,
                    GError **err)
 {
     g_autofree char *path =
-        image_path == NULL
-            ? NULL
-            : co_tracking_path(tracking->storage, image_path,
-                               tracking->state_directory, false, err);
+        image_path == NULL ? NULL
+                           : co_choose_path(tracking, image_path,
+                                            settings->in_state_directory, err);
     const struct tracker_options options = {
         .storage = tracking->storage,
         .path = path,
         .image_path = image_path,
         .state_directory = tracking->state_directory,
-        .durability = tracking->durability,
+        .durability = settings->durability,
+        .stop_on_error = settings->stop_on_error,
+        .over_marking_bytes = settings->over_marking_bytes,
+        .checkpoint_ns = settings->checkpoint_ns,
         .outcomes = tracking->outcomes,
+        .region_bytes = tracking->region_bytes,
         .on_trouble = on_trouble,
         .opaque = tracking,
     };
@@ -144,6 +183,80 @@ static char *co_trackable_path(const struct tracking *tracking,
     return co_image_path(image);
 }
 
+/* Options that would have no effect. `image_path` as co_trackable_path() says. */
+static int refuse_options(struct block_node *node,
+                          const char *image_path,
+                          GError **err)
+{
+    const char *why = NULL;
+
+    if (block_tracking_options(node) == NULL) {
+        return 0;
+    }
+    if (!block_is_named_by_user(node)) {
+        why = "it is opened for another node, which the option belongs to";
+    } else if (block_is_read_only(node)) {
+        why = "it is read-only";
+    } else if (find_image(node) == NULL) {
+        why = "its driver cannot store dirty bitmaps";
+    } else if (image_path == NULL) {
+        why =
+            "the bitmaps of a block device belong in the state directory, and "
+            "there is none: use --state-dir";
+    }
+    return why == NULL ? 0
+                       : error_set(err, -EINVAL,
+                                   "node '%s' takes no x-cohort-tracking: %s",
+                                   block_name(node), why);
+}
+
+static int co_open_tracked(struct tracking *tracking,
+                           struct block_node *node,
+                           GError **err)
+{
+    g_autofree char *image_path = co_trackable_path(tracking, node);
+    struct tracking_settings settings = tracking->defaults;
+    int ret = refuse_options(node, image_path, err);
+
+    if (ret == 0) {
+        ret = tracking_settings_read_node(
+            &tracking->defaults, block_tracking_options(node), &settings, err);
+    }
+    return ret < 0 ? ret
+                   : co_call(tracking, node, image_path, &settings,
+                             co_image_bitmaps_open, err);
+}
+
+/* Where an image that is one file was not closed cleanly, its bytes are read anew,
+ * before the node above looks at them;
+ * see docs/decisions/035-a-crash-costs-the-cache.md. */
+static void co_distrust_cache(struct tracking *tracking,
+                              struct block_node *node)
+{
+    g_autofree char *image_path = NULL;
+    g_autofree char *path = NULL;
+    int ret;
+
+    if (find_image(node) != node) {
+        return;
+    }
+    image_path = co_trackable_path(tracking, node);
+    path = image_path == NULL
+               ? NULL
+               : co_choose_path(tracking, image_path, false, NULL);
+    if (path == NULL || !co_tracking_was_cut_off(tracking->storage, path)) {
+        return;
+    }
+    co_move(block_home(node));
+    ret = co_block_forget_cache(node);
+    co_move(tracking->main);
+    if (ret < 0) {
+        g_warning("Node '%s': writes of an earlier process to '%s' were lost: "
+                  "%s",
+                  block_name(node), image_path, g_strerror(-ret));
+    }
+}
+
 /* Only what the user has named: a child that was opened for a node is that
  * node's, and whoever opens it by itself later meets its tracking file. */
 static int co_opened(struct block_watcher *watcher,
@@ -151,19 +264,19 @@ static int co_opened(struct block_watcher *watcher,
                      GError **err)
 {
     struct tracking *tracking = LIST_ENTRY(watcher, struct tracking, watcher);
-    g_autofree char *image_path = NULL;
+    int ret;
 
-    if (!block_is_named_by_user(node)) {
-        return 0;
+    co_distrust_cache(tracking, node);
+    if (block_is_named_by_user(node) && !block_is_read_only(node)) {
+        return co_open_tracked(tracking, node, err);
     }
-    if (block_is_read_only(node)) {
+    ret = refuse_options(node, NULL, err);
+    if (ret == 0 && block_is_named_by_user(node)) {
         co_move(block_home(node));
         co_image_bitmaps_show(node);
         co_move(tracking->main);
-        return 0;
     }
-    image_path = co_trackable_path(tracking, node);
-    return co_call(tracking, node, image_path, co_image_bitmaps_open, err);
+    return ret;
 }
 
 static void co_close_tracker(struct block_node *node)
@@ -186,15 +299,25 @@ static int co_closing(struct block_watcher *watcher,
 {
     struct tracking *tracking = LIST_ENTRY(watcher, struct tracking, watcher);
     g_autoptr(GError) error = NULL;
+    struct tracker *tracker = tracker_of(node);
     bool stays;
     int ret;
 
     co_move(block_home(node));
+    if (tracker != NULL) {
+        /* No checkpoint may wait for the image while it is finished. */
+        co_tracker_begin(tracker);
+    }
     ret = co_image_bitmaps_store(node, &error);
     /* A corrupt image would not take them later either. */
     stays = ret < 0 && ret != -EIO && may_stay;
     if (!stays) {
         co_image_bitmaps_finish(node);
+    }
+    if (tracker != NULL) {
+        co_tracker_end(tracker);
+    }
+    if (!stays) {
         co_close_tracker(node);
     }
     co_move(tracking->main);
@@ -215,6 +338,7 @@ static int co_closing(struct block_watcher *watcher,
 void tracking_init(struct tracking *tracking,
                    struct storage *storage,
                    const char *state_directory,
+                   const struct tracking_settings *defaults,
                    struct tracker_outcomes *outcomes,
                    struct loop *main)
 {
@@ -223,7 +347,7 @@ void tracking_init(struct tracking *tracking,
         .storage = storage,
         .state_directory = g_strdup(state_directory),
         .outcomes = outcomes,
-        .durability = TRACKER_POWER,
+        .defaults = *defaults,
         .main = main,
     };
 }
@@ -233,12 +357,36 @@ void tracking_release(struct tracking *tracking)
     g_clear_pointer(&tracking->state_directory, g_free);
 }
 
+/* Nobody knows how those ended who wrote to the image before us. */
+static int co_begin_trust(struct tracking *tracking,
+                          struct block_node *node,
+                          struct block_node *image,
+                          GError **err)
+{
+    int ret;
+
+    co_move(block_home(node));
+    ret = co_block_child_flush(node);
+    if (ret == 0) {
+        ret = co_block_forget_cache(image);
+    }
+    co_move(tracking->main);
+    return ret == 0 ? 0
+                    : error_set_errno(err, ret,
+                                      "Node '%s' cannot get a persistent "
+                                      "bitmap: what was written to it may not "
+                                      "be on the disk",
+                                      block_name(node));
+}
+
 int co_tracking_ensure(struct tracking *tracking,
                        struct block_node *node,
                        GError **err)
 {
     struct block_node *image = find_image(node);
     g_autofree char *image_path = NULL;
+    struct tracking_settings settings;
+    int ret;
 
     if (tracker_of(node) != NULL) {
         return 0;
@@ -262,5 +410,12 @@ int co_tracking_ensure(struct tracking *tracking,
                          "could be stored",
                          block_name(node));
     }
-    return co_call(tracking, node, image_path, co_image_bitmaps_create, err);
+    ret = tracking_settings_read_node(
+        &tracking->defaults, block_tracking_options(node), &settings, err);
+    if (ret == 0) {
+        ret = co_begin_trust(tracking, node, image, err);
+    }
+    return ret < 0 ? ret
+                   : co_call(tracking, node, image_path, &settings,
+                             co_image_bitmaps_create, err);
 }

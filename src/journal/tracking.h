@@ -14,6 +14,7 @@
 
 #include "block/node.h"
 #include "journal/tracker.h"
+#include "journal/tracking_settings.h"
 
 /* Embedded by the daemon. */
 struct tracking {
@@ -21,8 +22,9 @@ struct tracking {
     struct storage *storage;
     char *state_directory; /* owned; NULL: none */
     struct tracker_outcomes *outcomes;
-    enum tracker_durability durability;
+    struct tracking_settings defaults;
     struct loop *main;
+    uint64_t region_bytes; /* as in struct tracker_options; 0 at first */
     /* As in struct tracker_options, but on the main thread. `node` is a name. */
     void (*on_trouble)(void *opaque,
                        const char *node,
@@ -31,10 +33,12 @@ struct tracking {
     void *opaque;
 };
 
-/* All pointers are borrowed except `state_directory`, which is copied. */
+/* All pointers are borrowed except `state_directory` and `defaults`, which are
+ * copied. */
 void tracking_init(struct tracking *tracking,
                    struct storage *storage,
                    const char *state_directory,
+                   const struct tracking_settings *defaults,
                    struct tracker_outcomes *outcomes,
                    struct loop *main);
 void tracking_release(struct tracking *tracking);

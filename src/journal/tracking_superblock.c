@@ -94,6 +94,7 @@ uint64_t tracked_bitmap_encoded_bytes(uint32_t page_count,
 static void encode_identity(const struct identity *identity, uint8_t *to)
 {
     store_le32(to, identity->kind);
+    store_le32(to + 4, identity->below);
     store_le64(to + 8, identity->size_bytes);
     store_le64(to + 16, (uint64_t)identity->modified_ns);
     store_le64(to + 24, (uint64_t)identity->changed_ns);
@@ -227,6 +228,7 @@ static void decode_identity(const uint8_t *from, struct identity *ret)
     ret->kind = load_le32(from) <= IDENTITY_DEVICE
                     ? (enum identity_kind)load_le32(from)
                     : IDENTITY_NONE;
+    ret->below = load_le32(from + 4);
     ret->size_bytes = load_le64(from + 8);
     ret->modified_ns = (int64_t)load_le64(from + 16);
     ret->changed_ns = (int64_t)load_le64(from + 24);

@@ -190,9 +190,12 @@ static void fill_entry(struct io_uring_sqe *sqe, struct io_request *request)
     io_uring_sqe_set_data(sqe, request);
 }
 
+/* Not poll_remove: that leaves a poll alone (-EALREADY) which the kernel is about
+ * to look at, since something came for it; and should that be gone by then,
+ * taken by somebody who did not wait, the poll would go on. */
 static void fill_cancel(struct io_uring_sqe *sqe, struct io_request *request)
 {
-    io_uring_prep_poll_remove(sqe, (uint64_t)(uintptr_t)request);
+    io_uring_prep_cancel(sqe, request, 0);
     io_uring_sqe_set_data(sqe, NULL);
 }
 

@@ -88,8 +88,10 @@ int action_record_change(struct action_context *context,
     const struct durable_change told = {
         .node = entry->node,
         .bitmap = entry->bitmap,
-        .keeps_base =
-            kind == BITMAP_CHANGE_DISABLE || kind == BITMAP_CHANGE_MERGE,
+        .keeps_base = kind == BITMAP_CHANGE_DISABLE ||
+                      kind == BITMAP_CHANGE_MERGE ||
+                      (kind == BITMAP_CHANGE_ENABLE &&
+                       dirty_bitmap_is_enabled(entry->bitmap)),
         .is_added = kind == BITMAP_CHANGE_ADD,
     };
     struct durable_group *group = shared_group(context, err);

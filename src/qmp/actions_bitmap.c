@@ -296,6 +296,11 @@ static int co_prepare_remove(struct transaction_action *action,
                          argument(self, "name"), argument(self, "node"));
     }
     ret = co_prepare_change(self, entry, BITMAP_CHANGE_REMOVE, err);
+    if (ret == 0 && entry->is_persistent) {
+        /* Before it is gone from the tracking file: a crash in between must not
+         * leave one that nobody knows. The image gets it again if it stays. */
+        co_bitmap_forget(self->node, self->bitmap);
+    }
     if (ret == 0 && self->change == NULL) {
         entry->bitmap = NULL;
     }
@@ -330,7 +335,7 @@ static void commit_enable(struct transaction_action *action)
 {
     struct bitmap_action *self = action_of(action);
 
-    if (!make_change(self)) {
+    if (!make_change(self) && !dirty_bitmap_is_enabled(self->bitmap)) {
         dirty_bitmap_set_enabled(self->bitmap, true);
         action_tracking_tell(self->context, self->bitmap,
                              TRACKER_CHANGE_ENABLE);

@@ -88,8 +88,14 @@ void bitmap_change_make(struct bitmap_change *change,
     change->bitmap = bitmap;
     make_in_memory(change, sources);
     if (!journal_id_is_none(&change->txid)) {
-        tracker_change(tracker_of(change->node), bitmap,
-                       tracker_change_of(change->kind), &change->txid,
+        /* Enabling what records already changes nothing, as merging nothing
+         * does: undone, it must not stop recording. */
+        enum tracker_change kind =
+            change->kind == BITMAP_CHANGE_ENABLE && change->was_enabled
+                ? TRACKER_CHANGE_MERGE
+                : tracker_change_of(change->kind);
+
+        tracker_change(tracker_of(change->node), bitmap, kind, &change->txid,
                        change->kind == BITMAP_CHANGE_MERGE ? change->spare
                                                            : NULL);
     }

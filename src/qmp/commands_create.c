@@ -22,6 +22,8 @@ struct creation {
     struct engine *engine;
     struct json_value *options; /* BlockdevCreateOptions; owned */
     GPtrArray *opened;          /* char *: nodes that this job has opened */
+    gint is_cancelled;          /* any thread */
+    struct preallocation_stop stop;
 };
 
 static struct creation *creation_of(struct job *job)
@@ -127,7 +129,7 @@ static int co_create_file(struct job *job, GError **err)
     }
     co_move(block_home(node)); /* nobody but us knows it and could move it */
     ret = co_file_fill(node, json_dict_uint(creation->options, "size", 0), how,
-                       err);
+                       &creation->stop, err);
     co_move(engine->main);
     co_block_graph_lock(engine->graph);
     co_close_opened(creation);
@@ -214,6 +216,7 @@ static int co_create_qcow2(struct job *job, GError **err)
     if (ret < 0) {
         return ret;
     }
+    options.stop = &creation->stop;
     co_block_graph_lock(graph);
     ret = co_open_nodes(creation, &options, &data_file_name, &file, err);
     if (ret == 0) {
@@ -241,6 +244,9 @@ static int co_run_creation(struct job *job, GError **err)
     job_progress_set_total(job, 1);
     ret = strcmp(driver, "file") == 0 ? co_create_file(job, err)
                                       : co_create_qcow2(job, err);
+    if (ret == -ECANCELED) {
+        g_clear_error(err); /* as any cancelled job says it */
+    }
     job_progress_add_done(job, 1);
     return ret;
 }
@@ -255,6 +261,19 @@ static int co_prepare_creation(struct job *job, GError **err)
 static void co_end_creation(struct job *job)
 {
     (void)job; /* nothing to do, or to undo: what was there is lost */
+}
+
+/* What it writes to is then as after any failure. */
+static void cancel_creation(struct job *job)
+{
+    g_atomic_int_set(&creation_of(job)->is_cancelled, 1);
+}
+
+static bool is_cancelled(void *opaque)
+{
+    struct creation *creation = opaque;
+
+    return g_atomic_int_get(&creation->is_cancelled) != 0;
 }
 
 static void creation_free(struct creation *creation)
@@ -276,6 +295,7 @@ static const struct job_ops creation_ops = {
     .co_commit = co_end_creation,
     .co_abort = co_end_creation,
     .co_clean = co_clean_creation,
+    .cancel = cancel_creation,
 };
 
 static int co_blockdev_create(struct engine *engine,
@@ -293,6 +313,7 @@ static int co_blockdev_create(struct engine *engine,
 
     (void)ret; /* {} */
     creation->engine = engine;
+    creation->stop = (struct preallocation_stop){ is_cancelled, creation };
     creation->options = json_copy(json_dict_get(arguments, "options"));
     creation->opened = g_ptr_array_new_with_free_func(g_free);
     job = job_new(engine->jobs, &creation_ops, &options, engine->main, creation,

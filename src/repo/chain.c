@@ -220,8 +220,8 @@ int chain_read(struct chain *chain,
         }
         if (run.kind == IMAGE_DATA) {
             is_zero = false;
-            int ret = image_read(layer->image, run.host_offset, to,
-                                 (size_t)run.bytes, err);
+            int ret =
+                image_read(layer->image, &run, to, (size_t)run.bytes, err);
             if (ret < 0) {
                 g_prefix_error(err, "point %s: ", layer->point);
                 return ret;

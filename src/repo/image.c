@@ -2,8 +2,9 @@
 /*
  * A raw image is mapped by asking the file system for its holes. A qcow2 image
  * is mapped through its L1 table, held in memory, and one L2 table at a time.
- * Whatever the tables say must lie within the file, on a cluster boundary, and
- * use no feature that the header did not allow.
+ * Whatever the tables say must lie within the file, on a cluster boundary unless
+ * it is compressed, and use no feature that the header did not allow. Of compressed
+ * clusters the last one read is kept.
  */
 #include "repo/image.h"
 
@@ -15,6 +16,8 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "drivers/qcow2/codec.h"
+#include "drivers/qcow2/entry.h"
 #include "drivers/qcow2/header.h"
 #include "repo/durable.h"
 #include "repo/fd.h"
@@ -38,6 +41,9 @@ struct image {
     uint64_t l1_count;
     uint8_t *l2; /* the table of `l2_index`, as in the file */
     uint64_t l2_index;
+    enum qcow2_compression compression;
+    uint8_t *unpacked; /* the cluster whose stream is at `unpacked_from` */
+    uint64_t unpacked_from;
 };
 
 static struct image *open_file(int directory_fd,
@@ -96,6 +102,7 @@ void image_close(struct image *image)
     g_free(image->backing_name);
     g_free(image->l1);
     g_free(image->l2);
+    g_free(image->unpacked);
     g_free(image);
 }
 
@@ -108,6 +115,25 @@ static int damaged(const struct image *image, GError **err, const char *what)
 {
     return error_set(err, -EINVAL, "image '%s' is damaged: %s", image->name,
                      what);
+}
+
+static int read_file(struct image *image,
+                     uint64_t host_offset,
+                     void *buffer,
+                     size_t bytes,
+                     GError **err)
+{
+    ssize_t done = pread_fully(image->fd, buffer, bytes, host_offset);
+
+    if (done < 0) {
+        return error_set_errno(err, (int)done,
+                               "cannot read image '%s' at %" G_GUINT64_FORMAT,
+                               image->name, host_offset);
+    }
+    if ((size_t)done < bytes) {
+        return damaged(image, err, "the file ends too early");
+    }
+    return 0;
 }
 
 static uint64_t cluster_bytes(const struct image *image)
@@ -128,7 +154,8 @@ static int check_header(struct image *image,
     if (header->version != 3) {
         return damaged(image, err, "it is no qcow2 file of version 3");
     }
-    if (header->incompatible != 0 || header->snapshot_count != 0) {
+    if ((header->incompatible & ~QCOW2_INCOMPATIBLE_COMPRESSION) != 0 ||
+        header->snapshot_count != 0) {
         return damaged(image, err,
                        "it uses features that images of a repository never "
                        "have, or was left open");
@@ -138,6 +165,7 @@ static int check_header(struct image *image,
         return damaged(image, err, "its disk has another size");
     }
     image->cluster_bits = header->cluster_bits;
+    image->compression = header->compression;
     image->backing_name = g_strdup(header->backing_file);
     return 0;
 }
@@ -150,7 +178,7 @@ static struct qcow2_header *read_header(struct image *image, GError **err)
     uint32_t bits;
     size_t bytes;
 
-    if (image_read(image, 0, start, sizeof(start), err) < 0) {
+    if (read_file(image, 0, start, sizeof(start), err) < 0) {
         return NULL;
     }
     bits = load_be32(start + QCOW2_CLUSTER_BITS);
@@ -158,7 +186,7 @@ static struct qcow2_header *read_header(struct image *image, GError **err)
     bytes = (size_t)min_u64(UINT64_C(1) << bits, image->file_bytes);
     bytes = MAX(bytes, sizeof(start));
     cluster = g_malloc(bytes);
-    if (image_read(image, 0, cluster, bytes, err) < 0) {
+    if (read_file(image, 0, cluster, bytes, err) < 0) {
         return NULL;
     }
     return qcow2_header_parse(cluster, bytes, image->name, err);
@@ -188,8 +216,8 @@ static int read_l1(struct image *image,
     }
     image->l1_count = needed;
     image->l1 = g_new0(uint64_t, needed);
-    int ret = image_read(image, offset, image->l1,
-                         (size_t)needed * sizeof(uint64_t), err);
+    int ret = read_file(image, offset, image->l1,
+                        (size_t)needed * sizeof(uint64_t), err);
     if (ret < 0) {
         return ret;
     }
@@ -219,31 +247,13 @@ struct image *image_open_qcow2(int directory_fd,
     }
     image->is_qcow2 = true;
     image->l2_index = UINT64_MAX;
+    image->unpacked_from = UINT64_MAX;
     header = read_header(image, err);
     if (header == NULL || check_header(image, header, err) < 0 ||
         read_l1(image, header, err) < 0) {
         return NULL;
     }
     return g_steal_pointer(&image);
-}
-
-int image_read(struct image *image,
-               uint64_t host_offset,
-               void *buffer,
-               size_t bytes,
-               GError **err)
-{
-    ssize_t done = pread_fully(image->fd, buffer, bytes, host_offset);
-
-    if (done < 0) {
-        return error_set_errno(err, (int)done,
-                               "cannot read image '%s' at %" G_GUINT64_FORMAT,
-                               image->name, host_offset);
-    }
-    if ((size_t)done < bytes) {
-        return damaged(image, err, "the file ends too early");
-    }
-    return 0;
 }
 
 /* Raw: find the stretch of data or hole around `offset`. A file system that
@@ -288,9 +298,11 @@ static int map_raw(struct image *image,
             return damaged(image, err, "the file shrank while it was read");
         }
     }
-    ret_run->kind = image->known_is_data ? IMAGE_DATA : IMAGE_ZERO;
-    ret_run->bytes = min_u64(bytes, image->known_end - offset);
-    ret_run->host_offset = offset;
+    *ret_run = (struct image_run){
+        .kind = image->known_is_data ? IMAGE_DATA : IMAGE_ZERO,
+        .bytes = min_u64(bytes, image->known_end - offset),
+        .host_offset = offset,
+    };
     return 0;
 }
 
@@ -303,41 +315,59 @@ static int load_l2(struct image *image, uint64_t index, GError **err)
         image->l2 = g_malloc(cluster_bytes(image));
     }
     image->l2_index = UINT64_MAX;
-    int ret = image_read(image, image->l1[index], image->l2,
-                         cluster_bytes(image), err);
+    int ret = read_file(image, image->l1[index], image->l2,
+                        cluster_bytes(image), err);
     if (ret == 0) {
         image->l2_index = index;
     }
     return ret;
 }
 
-/* What one L2 entry says; -EINVAL if it may not say that. */
-static int decode_entry(const struct image *image,
-                        uint64_t entry,
-                        struct image_run *ret_run,
-                        GError **err)
+/* A stream may end anywhere in its last sector, which the file need not have
+ * whole. */
+static int decode_compressed(const struct image *image,
+                             const struct qcow2_entry *entry,
+                             struct image_run *ret_run,
+                             GError **err)
 {
-    uint64_t host = entry & QCOW2_L2_OFFSET_MASK;
-
-    ret_run->host_offset = host;
-    if ((entry &
-         ~(QCOW2_L2_OFFSET_MASK | QCOW2_ENTRY_COPIED | QCOW2_L2_ZERO)) != 0) {
-        return damaged(image, err,
-                       "a cluster is compressed or uses reserved "
-                       "bits");
-    }
-    if ((entry & QCOW2_L2_ZERO) != 0) {
-        ret_run->kind = IMAGE_ZERO;
-        return 0;
-    }
-    if (host == 0) {
-        ret_run->kind = IMAGE_UNALLOCATED;
-        return 0;
-    }
-    if (host % cluster_bytes(image) != 0 || host >= image->file_bytes) {
+    if (entry->host_offset >= image->file_bytes) {
         return damaged(image, err, "a cluster lies outside the file");
     }
     ret_run->kind = IMAGE_DATA;
+    ret_run->host_offset = entry->host_offset;
+    ret_run->compressed_bytes = min_u64(entry->compressed_bytes,
+                                        image->file_bytes - entry->host_offset);
+    return 0;
+}
+
+/* What one L2 entry says; -EINVAL if it may not say that. */
+static int decode_entry(const struct image *image,
+                        const uint8_t *bytes,
+                        struct image_run *ret_run,
+                        GError **err)
+{
+    struct qcow2_entry entry;
+
+    *ret_run = (struct image_run){ .kind = IMAGE_UNALLOCATED };
+    if (!qcow2_entry_load(bytes, image->cluster_bits, false, &entry)) {
+        return damaged(image, err, "a cluster uses reserved bits");
+    }
+    if (entry.compressed) {
+        return decode_compressed(image, &entry, ret_run, err);
+    }
+    if (entry.zero) {
+        ret_run->kind = IMAGE_ZERO;
+        return 0;
+    }
+    if (entry.host_offset == 0) {
+        return 0;
+    }
+    if (entry.host_offset % cluster_bytes(image) != 0 ||
+        entry.host_offset >= image->file_bytes) {
+        return damaged(image, err, "a cluster lies outside the file");
+    }
+    ret_run->kind = IMAGE_DATA;
+    ret_run->host_offset = entry.host_offset;
     return 0;
 }
 
@@ -346,7 +376,8 @@ static bool run_continues(const struct image_run *run,
                           const struct image_run *next,
                           uint64_t host_expected)
 {
-    return run->kind == next->kind &&
+    return run->kind == next->kind && run->compressed_bytes == 0 &&
+           next->compressed_bytes == 0 &&
            (run->kind != IMAGE_DATA || next->host_offset == host_expected);
 }
 
@@ -374,16 +405,14 @@ static int map_qcow2(struct image *image,
     if (ret < 0) {
         return ret;
     }
-    ret =
-        decode_entry(image, load_be64(image->l2 + l2_index * 8), ret_run, err);
+    ret = decode_entry(image, image->l2 + l2_index * 8, ret_run, err);
     if (ret < 0) {
         return ret;
     }
     uint64_t host = ret_run->host_offset;
     uint64_t length = cluster_bytes(image);
     while (++l2_index < l2_count(image) && length - within < bytes) {
-        ret = decode_entry(image, load_be64(image->l2 + l2_index * 8), &next,
-                           err);
+        ret = decode_entry(image, image->l2 + l2_index * 8, &next, err);
         if (ret < 0) {
             return ret;
         }
@@ -393,7 +422,11 @@ static int map_qcow2(struct image *image,
         length += cluster_bytes(image);
     }
     ret_run->bytes = min_u64(bytes, length - within);
-    ret_run->host_offset = host + within;
+    if (ret_run->compressed_bytes > 0) {
+        ret_run->skip = within;
+    } else {
+        ret_run->host_offset = host + within;
+    }
     return 0;
 }
 
@@ -408,4 +441,57 @@ int image_map(struct image *image,
         return map_qcow2(image, offset, bytes, ret_run, err);
     }
     return map_raw(image, offset, bytes, ret_run, err);
+}
+
+/* What the stream at the run's beginning becomes, in image->unpacked. */
+static int unpack(struct image *image,
+                  const struct image_run *run,
+                  GError **err)
+{
+    g_autofree uint8_t *stream = NULL;
+    int ret;
+
+    if (image->unpacked_from == run->host_offset) {
+        return 0;
+    }
+    if (image->unpacked == NULL) {
+        image->unpacked = g_malloc(cluster_bytes(image));
+    }
+    image->unpacked_from = UINT64_MAX;
+    stream = g_malloc(run->compressed_bytes);
+    ret = read_file(image, run->host_offset, stream,
+                    (size_t)run->compressed_bytes, err);
+    if (ret < 0) {
+        return ret;
+    }
+    ret = qcow2_decompress(image->compression, stream,
+                           (size_t)run->compressed_bytes, image->unpacked,
+                           cluster_bytes(image));
+    if (ret == -EIO) {
+        return damaged(image, err, "a compressed cluster is broken");
+    }
+    if (ret < 0) {
+        return error_set_errno(err, ret, "cannot decompress");
+    }
+    image->unpacked_from = run->host_offset;
+    return 0;
+}
+
+int image_read(struct image *image,
+               const struct image_run *run,
+               void *buffer,
+               size_t bytes,
+               GError **err)
+{
+    int ret;
+
+    g_assert(run->kind == IMAGE_DATA && bytes <= run->bytes);
+    if (run->compressed_bytes == 0) {
+        return read_file(image, run->host_offset, buffer, bytes, err);
+    }
+    ret = unpack(image, run, err);
+    if (ret == 0) {
+        memcpy(buffer, image->unpacked + run->skip, bytes);
+    }
+    return ret;
 }

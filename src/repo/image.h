@@ -4,9 +4,9 @@
  * changed since its backing file.
  *
  * qcow2: version 3 as the published specification (docs/interop/qcow2.txt of
- * QEMU) defines it, without encryption, compression, snapshots, external data
- * file or extended L2 entries. Everything read from the file is checked before
- * it is used; what is wrong is -EINVAL with a sentence.
+ * QEMU) defines it, without encryption, snapshots, external data file or extended
+ * L2 entries. Everything read from the file is checked before it is used; what is
+ * wrong is -EINVAL with a sentence.
  *
  * One owner at a time; any thread. Blocking.
  */
@@ -27,6 +27,10 @@ struct image_run {
     enum image_kind kind;
     uint64_t bytes;       /* how far this holds */
     uint64_t host_offset; /* IMAGE_DATA: where in the file */
+    /* IMAGE_DATA, if not 0: a stream of that many bytes at most is there; the run
+     * begins `skip` bytes into what it becomes. */
+    uint64_t compressed_bytes;
+    uint64_t skip;
 };
 
 /* The typedef exists for g_autoptr(image_auto) only. */
@@ -55,9 +59,9 @@ int image_map(struct image *image,
               struct image_run *ret_run,
               GError **err);
 
-/* Reads from the file at what image_map() gave. */
+/* Reads the first `bytes` (at most all) of what image_map() gave as IMAGE_DATA. */
 int image_read(struct image *image,
-               uint64_t host_offset,
+               const struct image_run *run,
                void *buffer,
                size_t bytes,
                GError **err);

@@ -18,6 +18,7 @@
 #include "base/error.h"
 #include "drivers/qcow2/header.h"
 #include "repo/durable.h"
+#include "repo/file_data.h"
 
 #define CLUSTER      INCREMENT_CLUSTER_BYTES
 #define CLUSTER_BITS 16
@@ -44,9 +45,7 @@ struct seal {
     uint64_t l1_count;
     uint64_t l1_at;
     uint8_t *table; /* scratch, one cluster */
-    /* What SEEK_DATA said last. */
-    uint64_t data_start;
-    uint64_t data_end;
+    struct file_data data;
 };
 
 int increment_check_extents(const struct increment_extent *extents,
@@ -119,25 +118,6 @@ static int write_table(struct seal *seal, uint64_t at, GError **err)
     return 0;
 }
 
-/* Makes data_start and data_end those of the stretch of data at `offset` or,
- * in a hole, of the next one. */
-static int find_data(struct seal *seal, uint64_t offset, GError **err)
-{
-    if (offset >= seal->data_end) {
-        off_t start = lseek(seal->fd, (off_t)offset, SEEK_DATA);
-        off_t stop = start < 0 ? -1 : lseek(seal->fd, start, SEEK_HOLE);
-        if (start < 0 && errno == ENXIO) {
-            seal->data_start = seal->data_end = UINT64_MAX;
-        } else if (start < 0 || stop < 0) {
-            return error_set_errno(err, -errno, "cannot find the file's holes");
-        } else {
-            seal->data_start = (uint64_t)start;
-            seal->data_end = (uint64_t)stop;
-        }
-    }
-    return 0;
-}
-
 /* Is there data in the file anywhere in this cluster of the disk? */
 static int cluster_has_data(struct seal *seal,
                             uint64_t offset,
@@ -145,9 +125,9 @@ static int cluster_has_data(struct seal *seal,
                             GError **err)
 {
     uint64_t end = min_u64(offset + CLUSTER, seal->disk_bytes);
-    int ret = find_data(seal, offset, err);
+    int ret = file_data_find(&seal->data, offset, err);
 
-    *ret_has = ret == 0 && seal->data_start < end;
+    *ret_has = ret == 0 && seal->data.start < end;
     return ret;
 }
 
@@ -211,8 +191,8 @@ static int skip_holes(struct seal *seal, uint64_t *cluster, GError **err)
     if (seal->has_backing) {
         return 0;
     }
-    ret = find_data(seal, *cluster * CLUSTER, err);
-    *cluster = max_u64(*cluster, seal->data_start / CLUSTER);
+    ret = file_data_find(&seal->data, *cluster * CLUSTER, err);
+    *cluster = max_u64(*cluster, seal->data.start / CLUSTER);
     return ret;
 }
 
@@ -458,6 +438,7 @@ int increment_seal(int fd,
 {
     struct seal seal = {
         .fd = fd,
+        .data = { .fd = fd },
         .disk_bytes = disk_bytes,
         .has_backing = backing_name != NULL,
         .next = max_u64(round_up(disk_bytes, CLUSTER), CLUSTER),

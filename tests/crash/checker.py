@@ -16,7 +16,6 @@ import json
 import os
 import re
 import struct
-import sys
 
 NO_ID = bytes(16)
 CLEAN, POISONED, PROCESS, RESIZING = 1, 2, 4, 8
@@ -26,7 +25,6 @@ NEVER = 1
 COMMITTED, ABORTED, UNKNOWN = "committed", "aborted", "unknown"
 PAGE_WORDS = 508
 SECTOR_REGIONS = 3968
-
 
 TABLE = list(range(256))
 for _ in range(8):
@@ -381,7 +379,7 @@ def check(path, size, log, boot_id):
         segments = bitmap.segments(size)
         bits &= (1 << segments) - 1
         raw = bits.to_bytes(-(-segments // 64) * 8, "little")
-        entry.update(recording=recording, outcome=outcome,
+        entry.update(recording=recording, outcome=outcome, bits=bits,
                      count=bits.bit_count() * bitmap.granularity,
                      sha256=hashlib.sha256(raw).hexdigest(),
                      base=[[txid.hex(), disk.hex()] for txid, disk in base])
@@ -398,6 +396,7 @@ if __name__ == "__main__":
     options = parser.parse_args()
     boot_id = bytes.fromhex(options.boot_id.replace("-", ""))
     log = Log(options.state_dir, boot_id)
-    json.dump(check(options.tracking_file, options.size, log, boot_id),
-              sys.stdout, indent=1)
-    print()
+    found = check(options.tracking_file, options.size, log, boot_id)
+    for each in found["bitmaps"]:
+        each.pop("bits", None)
+    print(json.dumps(found, indent=1))

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * An image of any content: checked, opened and read, opened and written to,
- * repaired. Promises:
+ * An image of any content: checked, opened and read (it and its snapshots), opened
+ * and written to (also compressed, with bitmaps, resized), repaired. Alone, or
+ * above a backing file. Promises:
  * - each of these ends, with an error or without;
  * - a check of a sound image after writing to it finds no corruption, and what
  *   it holds is what was written;
  * - what a repair has left is what the next check finds, and the next repair
- *   has nothing to do.
+ *   has nothing to do; what it made sound is as good as any sound image.
  */
 #include <errno.h>
 #include <string.h>
@@ -14,9 +15,11 @@
 #include <glib.h>
 
 #include "base/bytes.h"
+#include "disk_window.h"
 #include "drivers/drivers.h"
 #include "drivers/qcow2/bitmaps.h"
 #include "drivers/qcow2/check.h"
+#include "drivers/qcow2/snapshot.h"
 #include "loop/coroutine.h"
 #include "loop/loop.h"
 #include "memory_file.h"
@@ -24,14 +27,15 @@
 #include "target.h"
 
 #define INPUT_BYTES_MAX  (1024 * 1024)
-#define WINDOW_BYTES     (96 * 1024)
-#define UNIT_BYTES       512
-#define UNITS            (WINDOW_BYTES / UNIT_BYTES)
 #define ACTIONS          16
 #define DATA_FILE_FLAGS  79 /* the byte of the header that has the bit */
 #define DATA_FILE_BIT    4
 #define DATA_FILE_BYTES  (128 * 1024)
 #define STATUS_CALLS_MAX 4096
+#define L2_SLICE_BYTES   512
+#define L2_CACHE_BYTES   (64 * 1024)
+#define SNAPSHOTS_MAX    4
+#define BASE_BYTES       (40 * 1024 + 512) /* ends within the window */
 #define BITMAP_WORDS     1024
 #define BITMAP_BITS_MAX  9 /* of its granularity */
 
@@ -40,17 +44,10 @@ struct session {
     struct block_graph *graph;
     const uint8_t *data;
     size_t size;
-    uint64_t random;
-    uint8_t window[WINDOW_BYTES]; /* what the disk begins with */
-    bool known[UNITS];
+    struct disk_window window;
+    bool has_base;
+    uint64_t l2_cache_bytes;
 };
-
-static uint64_t next_random(struct session *session)
-{
-    session->random = session->random * UINT64_C(6364136223846793005) +
-                      UINT64_C(1442695040888963407);
-    return session->random >> 33;
-}
 
 static struct block_node *co_add_file(struct session *session, const char *name)
 {
@@ -63,8 +60,11 @@ static struct block_node *co_add_file(struct session *session, const char *name)
     return node;
 }
 
-/* Without a backing file: its name would be looked up in the file system. */
-static struct block_node *co_open(struct session *session, bool read_only)
+/* The file that an image names would be looked up in the file system: instead it
+ * has the base, or none. */
+static struct block_node *co_open(struct session *session,
+                                  bool read_only,
+                                  const char *snapshot)
 {
     g_autoptr(json_value) options = json_dict_new();
     g_autoptr(GError) err = NULL;
@@ -73,11 +73,22 @@ static struct block_node *co_open(struct session *session, bool read_only)
     json_dict_set_string(options, "driver", "qcow2");
     json_dict_set_string(options, "node-name", "disk");
     json_dict_set_string(options, "file", "file");
+    json_dict_set_string(options, "discard", "unmap");
     json_dict_set_bool(options, "read-only", read_only);
-    json_dict_set(options, "backing", json_null_new());
+    json_dict_set_uint(options, "l2-cache-size", session->l2_cache_bytes);
+    json_dict_set_uint(options, "l2-cache-entry-size", L2_SLICE_BYTES);
+    json_dict_set_uint(options, "refcount-cache-size", L2_SLICE_BYTES);
+    if (session->has_base) {
+        json_dict_set_string(options, "backing", "base");
+    } else {
+        json_dict_set(options, "backing", json_null_new());
+    }
     if (session->size > DATA_FILE_FLAGS &&
         (session->data[DATA_FILE_FLAGS] & DATA_FILE_BIT) != 0) {
         json_dict_set_string(options, "data-file", "data");
+    }
+    if (snapshot != NULL) {
+        json_dict_set_string(options, "x-cohort-snapshot", snapshot);
     }
     g_assert((co_block_add(session->graph, options, true, &node, &err) == 0) ==
              (err == NULL));
@@ -97,75 +108,6 @@ static void co_walk(struct block_node *node)
         }
         g_assert(extent.bytes > 0 && extent.bytes <= size - offset);
         offset += extent.bytes;
-    }
-}
-
-/* The first bytes unit by unit, and the last ones. */
-static void co_read_window(struct session *session, struct block_node *node)
-{
-    uint64_t size = block_size(node);
-    uint8_t last[1000];
-
-    memset(session->known, 0, sizeof(session->known));
-    for (unsigned int i = 0; i < UNITS && (i + 1) * UNIT_BYTES <= size; i++) {
-        session->known[i] =
-            co_block_pread(node, i * UNIT_BYTES, UNIT_BYTES,
-                           session->window + i * UNIT_BYTES) == 0;
-    }
-    if (size >= sizeof(last)) {
-        (void)co_block_pread(node, size - sizeof(last), sizeof(last), last);
-    }
-}
-
-static void co_compare_window(struct session *session, struct block_node *node)
-{
-    uint8_t bytes[UNIT_BYTES];
-
-    for (unsigned int i = 0; i < UNITS; i++) {
-        if (session->known[i]) {
-            g_assert(co_block_pread(node, i * UNIT_BYTES, UNIT_BYTES, bytes) ==
-                     0);
-            g_assert(memcmp(bytes, session->window + i * UNIT_BYTES,
-                            UNIT_BYTES) == 0);
-        }
-    }
-}
-
-/* One request within the window, or at the end of the disk. What it wrote is
- * known afterwards; what it failed to write is not. */
-static void co_act(struct session *session, struct block_node *node)
-{
-    static uint8_t bytes[WINDOW_BYTES];
-    uint64_t size = min_u64(block_size(node), WINDOW_BYTES) / UNIT_BYTES;
-    uint64_t first = size == 0 ? 0 : next_random(session) % size;
-    uint64_t units =
-        size == 0
-            ? 0
-            : min_u64(size - first, UINT64_C(1) << (next_random(session) % 8));
-    uint64_t offset = first * UNIT_BYTES;
-    uint64_t length = units * UNIT_BYTES;
-    uint64_t kind = next_random(session) % 8;
-    uint8_t fill = kind < 5 ? (uint8_t)next_random(session) : 0;
-    int ret;
-
-    memset(bytes, fill, length);
-    switch (kind) {
-    case 5: ret = co_block_write_zeroes(node, offset, length, 0); break;
-    case 6:
-        ret = co_block_write_zeroes(node, offset, length, BLOCK_MAY_UNMAP);
-        break;
-    case 7:
-        (void)co_block_discard(node, offset, length);
-        ret = -EIO; /* what is there now is not said */
-        break;
-    default: ret = co_block_pwrite(node, offset, length, bytes, 0); break;
-    }
-    memset(session->window + offset, fill, length);
-    for (uint64_t i = first; i < first + units; i++) {
-        session->known[i] = ret == 0;
-    }
-    if (next_random(session) % 4 == 0) {
-        (void)co_block_flush(node);
     }
 }
 
@@ -229,43 +171,84 @@ static void co_use_bitmaps(struct block_node *node, bool read_only)
     }
 }
 
+/* Shows the first few, by their ids. */
+static void co_use_snapshots(struct session *session)
+{
+    struct block_node *file = block_find(session->graph, "file", NULL);
+    g_autoptr(qcow2_header) header =
+        qcow2_header_parse(session->data, session->size, "fuzz", NULL);
+    struct qcow2_snapshots *snapshots = NULL;
+
+    if (header == NULL ||
+        co_qcow2_snapshots_load(file, header, "fuzz", &snapshots, NULL) < 0) {
+        return;
+    }
+    for (uint32_t i = 0; i < MIN(snapshots->count, SNAPSHOTS_MAX); i++) {
+        const char *id = snapshots->snapshots[i].id;
+        struct block_node *node =
+            g_utf8_validate(id, -1, NULL) ? co_open(session, true, id) : NULL;
+
+        if (node != NULL) {
+            co_walk(node);
+            co_window_read(&session->window, node);
+            g_assert(co_block_del(session->graph, "disk", NULL) == 0);
+        }
+    }
+    qcow2_snapshots_free(snapshots);
+}
+
+/* As who keeps bitmaps begins, or as who does not. */
+static void co_change(struct session *session, struct block_node *node)
+{
+    static const uint8_t stamp[QCOW2_STAMP_BYTES] = { 1, 2, 3 };
+    uint64_t kind = window_random(&session->window) % 3;
+
+    if (kind != 0) {
+        (void)co_qcow2_bitmaps_begin(node, kind == 1 ? stamp : NULL, NULL);
+    }
+    for (unsigned int i = 0; i < ACTIONS; i++) {
+        co_window_change(&session->window, node);
+    }
+}
+
 static void co_use(struct session *session, bool read_only)
 {
     bool was_sound = co_is_sound(session);
-    struct block_node *node = co_open(session, read_only);
+    struct block_node *node = co_open(session, read_only, NULL);
 
     if (node == NULL) {
         return;
     }
     co_walk(node);
-    co_read_window(session, node);
-    for (unsigned int i = 0; !read_only && i < ACTIONS; i++) {
-        co_act(session, node);
+    co_window_read(&session->window, node);
+    if (!read_only) {
+        co_change(session, node);
     }
     co_use_bitmaps(node, read_only);
     if (was_sound) {
-        co_compare_window(session, node);
+        co_window_compare(&session->window, node);
     }
     g_assert(co_block_del(session->graph, "disk", NULL) == 0);
     if (!was_sound) {
         return;
     }
     g_assert(co_is_sound(session));
-    node = co_open(session, true);
+    node = co_open(session, true, NULL);
     g_assert(node != NULL);
-    co_compare_window(session, node);
+    co_window_compare(&session->window, node);
     g_assert(co_block_del(session->graph, "disk", NULL) == 0);
 }
 
-static int co_repair(struct session *session, struct qcow2_check_result *result)
+static int co_repair(struct session *session,
+                     enum qcow2_repair repair,
+                     struct qcow2_check_result *result)
 {
     struct block_node *file = block_find(session->graph, "file", NULL);
 
-    return co_qcow2_check(file, "fuzz", QCOW2_REPAIR_ALL, NULL, NULL, result,
-                          NULL);
+    return co_qcow2_check(file, "fuzz", repair, NULL, NULL, result, NULL);
 }
 
-static void co_repair_twice(struct session *session)
+static void co_repair_twice(struct session *session, enum qcow2_repair repair)
 {
     struct qcow2_check_result first;
     struct qcow2_check_result second;
@@ -273,17 +256,27 @@ static void co_repair_twice(struct session *session)
     g_autoptr(GBytes) after = NULL;
 
     memory_file_fill(file, session->data, session->size);
-    if (co_repair(session, &first) < 0) {
+    if (co_repair(session, repair, &first) < 0) {
         return;
     }
     after = memory_file_copy(file);
-    if (co_repair(session, &second) == 0) {
+    if (co_repair(session, repair, &second) == 0) {
         g_autoptr(GBytes) again = memory_file_copy(file);
 
         g_assert(second.corruptions == first.corruptions);
         g_assert(second.leaks == first.leaks);
         g_assert(g_bytes_equal(after, again));
     }
+}
+
+static const uint8_t *base_bytes(void)
+{
+    static uint8_t bytes[BASE_BYTES];
+
+    for (unsigned int i = 0; i < BASE_BYTES; i++) {
+        bytes[i] = (uint8_t)(i / 512 + 1);
+    }
+    return bytes;
 }
 
 static void co_session(void *opaque)
@@ -296,10 +289,14 @@ static void co_session(void *opaque)
     session->graph = block_graph_new(session->loop, drivers);
     file = co_add_file(session, "file");
     memory_file_fill(co_add_file(session, "data"), NULL, DATA_FILE_BYTES);
+    memory_file_fill(co_add_file(session, "base"), base_bytes(), BASE_BYTES);
     memory_file_fill(file, session->data, session->size);
     co_use(session, true);
+    co_use_snapshots(session);
     co_use(session, false);
-    co_repair_twice(session);
+    co_repair_twice(session, QCOW2_REPAIR_LEAKS);
+    co_repair_twice(session, QCOW2_REPAIR_ALL);
+    co_use(session, false);
     co_block_del_all(session->graph);
     block_graph_free(session->graph);
     loop_stop(session->loop);
@@ -317,6 +314,16 @@ static void drop_message(const gchar *domain,
     (void)opaque;
 }
 
+static uint64_t hash_of(const uint8_t *data, size_t size)
+{
+    uint64_t hash = size;
+
+    for (size_t i = 0; i < size; i++) {
+        hash = hash * 31 + data[i];
+    }
+    return hash;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct loop *loop; /* making one takes longer than all the rest */
@@ -331,18 +338,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (loop == NULL) {
         loop = loop_new(&loop_uring_backend, "fuzz", NULL);
     }
-    session = (struct session){
-        .loop = loop,
-        .data = data,
-        .size = size,
-        .random = size,
-    };
-    for (size_t i = 0; i < size; i++) {
-        session.random = session.random * 31 + data[i];
-    }
-    g_assert(session.loop != NULL);
-    co_spawn(session.loop, co_session, &session);
-    loop_run(session.loop);
+    g_assert(loop != NULL);
+    memset(&session, 0, sizeof(session));
+    session.loop = loop;
+    session.data = data;
+    session.size = size;
+    session.window.random = hash_of(data, size);
+    session.has_base = window_random(&session.window) % 2 == 0;
+    session.l2_cache_bytes = window_random(&session.window) % 2 == 0
+                                 ? L2_SLICE_BYTES
+                                 : L2_CACHE_BYTES;
+    co_spawn(loop, co_session, &session);
+    loop_run(loop);
     g_log_remove_handler(NULL, handler);
     return 0;
 }

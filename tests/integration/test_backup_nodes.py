@@ -227,6 +227,7 @@ def test_a_filter_over_a_disk_that_hangs_goes_later(
     client.pread(512, 0)
     hanging_disk.hang()
     client.aio_pread(nbd.Buffer(64 * KIB), 64 * KIB)
+    hanging_disk.wait_for_hung("Read")
     daemon.qmp.command("job-cancel", id="job-disk")
     for _ in range(3):
         assert "cbw0" in names(daemon)

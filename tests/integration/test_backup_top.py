@@ -5,7 +5,7 @@ of the top one consumes a bitmap, or does not.
 The disk has 64 clusters of 64 KiB. The top layer holds clusters 0, 1, 20, 40
 and 63 (L) when the job starts; of these 0, 1 and 63 (P) are dirty in the bitmap.
 The guest writes 0 and 48 (W) while the job is there. A job that fails does so
-on cluster 63; it has copied the rest.
+on cluster 63; it has copied the rest. At speed 1 it copies 0 and 1, and waits.
 """
 import pytest
 
@@ -14,6 +14,7 @@ from support.chains import (add_qcow2, assert_equal_images, assert_sound,
 from support.create import create_qcow2, file_node
 from support.disks import add_bitmap, add_disk, backup_action, new_disk
 from support.images import KIB, qemu_img, qemu_io, random_image
+from support.waiting import wait_until
 
 CLUSTER = 64 * KIB
 SIZE = 64 * CLUSTER
@@ -59,6 +60,10 @@ class Place:
         self.qmp.command(*backup_action(
             "disk", "target", job="job", sync="top", bitmap="b0",
             bitmap_mode=mode, x_perf={"max-workers": 1}, **more))
+
+    def offset(self):
+        info, = self.qmp.command("query-block-jobs")
+        return info["offset"]
 
     def end(self):
         event = self.qmp.wait_job_gone("job")
@@ -132,6 +137,20 @@ def test_t18_top_failure(place, mode):
     assert "error" in place.end()["data"]
     write(place.daemon, W, 0x33)
     place.assert_dirty(W | {63} if mode == "always" else P | W)
+    place.assert_next_is_right(on_target=mode == "always")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_t18_top_cancelled_while_running(place, mode):
+    "`always` keeps the layer's clusters that were not even looked for yet."
+    place.add_target()
+    place.start(mode, speed=1)
+    wait_until(lambda: place.offset() >= 2 * CLUSTER, 30, "the first step")
+    write(place.daemon, W, 0x33)
+    assert place.offset() == 2 * CLUSTER
+    place.qmp.command("job-cancel", id="job")
+    assert place.end()["event"] == "BLOCK_JOB_CANCELLED"
+    place.assert_dirty(W | {20, 40, 63} if mode == "always" else P | W)
     place.assert_next_is_right(on_target=mode == "always")
 
 

@@ -96,3 +96,41 @@ def test_a_point_can_be_a_guest_disk(rig):
     qemu_img("convert", "-O", "raw", rig.daemon.nbd_uri("old"), plain)
     assert_same(plain, rig.kept[point]["disk-a"])
     qmp.close()
+
+
+def test_compressed_points_restore_and_verify(rig):
+    """--compress, each time or at times: points of either kind build on each
+    other, and qemu-img reads them alone."""
+    for seed, options in enumerate([["--compress"], ["--compress"], [],
+                                    ["--compress", "--full"], ["--compress"]]):
+        change(rig, seed + 1)
+        rig.backup(*options)
+    assert rig.kinds() == {"disk-a": "incremental", "disk-b": "incremental"}
+    rig.check_everything()
+    rig.check_nothing_left()
+    for number, point in enumerate(rig.points()):
+        image = rig.repo / point / "disk-b.qcow2"
+        found = json.loads(qemu_img("check", "--output=json", image))
+        assert (found.get("compressed-clusters", 0) > 0) == (number != 2)
+        assert {path.suffix for path in image.parent.iterdir()} == {
+            ".qcow2", ".hashes", ".json"}
+
+
+def test_a_compressed_point_is_small(folder, cohortd, cohort):
+    "Text takes a fraction of its space."
+    daemon = cohortd(nbd=True)
+    path = create_qcow2(daemon, folder / "disk.qcow2", 32 * MIB)
+    add_qcow2(daemon, "disk", path)
+    text = folder / "text"
+    text.write_bytes(b"".join(b"line %d of a log\n" % number
+                              for number in range(1 << 20)))
+    assert text.stat().st_size > 16 * MIB
+    qemu_io(daemon.nbd_uri("disk"), f"write -s {text} 0 16M")
+    for repo, *options in [["plain"], ["packed", "--compress"]]:
+        cohort("backup", folder / repo, "--qmp", daemon.qmp_path, *options,
+               check=True)
+    plain, packed = (next((folder / repo).glob("*/disk.qcow2"))
+                     for repo in ("plain", "packed"))
+    assert allocated_bytes(packed) * 4 < allocated_bytes(plain)
+    said = qemu_img("compare", "-f", "qcow2", "-F", "qcow2", plain, packed)
+    assert said.startswith("Images are identical")

@@ -117,6 +117,29 @@ def test_the_group_after_a_cancelled_one_finds_room(daemon):
             assert wait_all(daemon) == ["COMPLETED"] * 3
 
 
+def test_enabling_what_records_already_can_be_undone(daemon, cohortd,
+                                                     tmp_path):
+    "The group dies: the bitmap records as before, and keeps its base."
+    run_group(daemon)
+    wait_all(daemon)
+    before = bases(daemon)
+    kind, data = backup_action("a", "a-target", sync="full",
+                               auto_finalize=False)
+    daemon.qmp.transaction(
+        (kind, data), *[("block-dirty-bitmap-enable",
+                         {"node": disk, "name": "b0"}) for disk in DISKS],
+        grouped=True)
+    daemon.qmp.wait_event("BLOCK_JOB_PENDING", id="job-a")
+    for disk in DISKS:  # makes durable what is undecided
+        add_bitmap(daemon, disk, "b1", persistent=True)
+    daemon.kill()
+    other = again(cohortd, tmp_path, daemon)
+    assert all(other.qmp.bitmap(disk, "b0")["recording"] for disk in DISKS)
+    assert bases(other) == before
+    other.qmp.command("block-dirty-bitmap-enable", node="a", name="b0")
+    assert bases(other) == before
+
+
 def test_a_cancelled_group_has_aborted(daemon):
     "One cancel: all keep their bits, and the outcome says so."
     run_group(daemon, auto_finalize=False)

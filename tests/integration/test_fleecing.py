@@ -2,6 +2,10 @@
 """A client reads a disk as it was at one instant, while the guest goes on
 (T23): by a backup into an overlay of the disk, by a copy-before-write node
 into an overlay, and by snapshot-access."""
+import pathlib
+import time
+
+import nbd
 import pytest
 
 from support.disks import add_bitmap, raw_options
@@ -70,14 +74,28 @@ def by_filter(daemon):
     export(daemon, "temp", "instant")
 
 
-def by_snapshot_access(daemon):
-    path = sparse_image(daemon.folder / "temp.raw", SIZE)
-    daemon.qmp.command("blockdev-add", raw_options("temp", path))
+def snapshot_access(daemon):
     cbw(daemon, "temp")
     daemon.qmp.command("blockdev-add", driver="snapshot-access",
                        node_name="access", file="cbw")
     export(daemon, "cbw", "guest", writable=True)
     export(daemon, "access", "instant")
+
+
+def by_snapshot_access(daemon):
+    path = sparse_image(daemon.folder / "temp.raw", SIZE)
+    daemon.qmp.command("blockdev-add", raw_options("temp", path))
+    snapshot_access(daemon)
+
+
+def ends(client, cookie, timeout_s):
+    "Does the request end in time?"
+    deadline = time.monotonic() + timeout_s
+    while not client.aio_command_completed(cookie):
+        if time.monotonic() > deadline:
+            return False
+        client.poll(100)
+    return True
 
 
 @pytest.mark.parametrize("graph", [by_backup, by_filter, by_snapshot_access])
@@ -94,9 +112,7 @@ def test_the_instant_stays_readable(daemon, graph):
     qemu_img("compare", "-f", "raw", "-F", "raw", instant, before)
 
 
-# by_filter is not among them: a read of it under load now and then never ends
-# (docs/internals/differences-from-qemu.md, "Known faults").
-@pytest.mark.parametrize("graph", [by_backup, by_snapshot_access])
+@pytest.mark.parametrize("graph", [by_backup, by_filter, by_snapshot_access])
 def test_the_instant_holds_under_load(daemon, nbd_client, graph, background):
     "Readers that race with writers see nothing of what is written."
     random_image(daemon.folder / "disk.raw", SIZE, 7)
@@ -141,6 +157,51 @@ def test_a_broken_backup_makes_its_overlay_unreadable(daemon):
     said = qemu_io(daemon.nbd_uri("instant"), "read 0 64k", read_only=True,
                    check=False)
     assert "error" in said
+
+
+def test_a_guest_does_not_wait_for_readers_of_what_is_saved(
+        cohortd, nbd_client, hanging_disk, request):
+    "The target hangs under a reader; what it reads is overwritten once more."
+    daemon = cohortd(nbd=True)
+    request.addfinalizer(hanging_disk.go_on)
+    disk = random_image(daemon.folder / "disk.raw", MIB, 1)
+    old = pathlib.Path(disk).read_bytes()[:4 * KIB]
+    daemon.qmp.command("blockdev-add", raw_options("disk", disk))
+    daemon.qmp.command("blockdev-add", raw_options(
+        "temp", hanging_disk.path, cache={"direct": True}))
+    snapshot_access(daemon)
+    guest = nbd_client(daemon.nbd_uri("guest"))
+    instant = nbd_client(daemon.nbd_uri("instant"))
+    guest.pwrite(b"a" * 512, 0)
+    hanging_disk.hang()
+    content = nbd.Buffer(4 * KIB)
+    reading = instant.aio_pread(content, 0)
+    hanging_disk.wait_for_hung("Read")
+    writing = guest.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(512)), 0)
+    assert ends(guest, writing, 20)
+    assert not instant.aio_command_completed(reading)
+    hanging_disk.go_on()
+    assert ends(instant, reading, 20)
+    assert content.to_bytearray() == old
+
+
+def test_what_lies_on_the_target_from_now_on_is_written(daemon):
+    "After a snapshot of the target it keeps still, as any backing file."
+    for name in ("temp", "above"):
+        path = daemon.folder / f"{name}.qcow2"
+        qemu_img("create", "-q", "-f", "qcow2", path, str(SIZE))
+        daemon.qmp.command("blockdev-add", {
+            "driver": "qcow2", "node-name": name, "backing": None,
+            "file": {"driver": "file", "filename": str(path)}})
+    snapshot_access(daemon)
+    guest, instant = daemon.nbd_uri("guest"), daemon.nbd_uri("instant")
+    qemu_io(guest, "write -P 1 0 64k")
+    daemon.qmp.command("blockdev-snapshot", node="temp", overlay="above")
+    qemu_io(guest, "write -P 1 1M 64k")
+    export(daemon, "temp", "below")
+    qemu_io(daemon.nbd_uri("below"), "read -P 0x5d 0 64k", "read -P 0 1M 64k",
+            read_only=True)
+    qemu_io(instant, *words("read", PATTERNS), read_only=True)
 
 
 def test_only_what_is_dirty_can_be_read(daemon):
@@ -198,6 +259,24 @@ def test_what_cannot_be_is_refused(daemon, options, word):
         daemon.qmp.command("blockdev-add", raw_options(name, path))
     error = daemon.qmp.error("blockdev-add", {"node-name": "n", **options})
     assert word in error.desc
+
+
+def test_a_bitmap_of_what_an_image_lies_on_is_refused(cohortd):
+    "Its bits tell of the file's bytes, which are not where the disk's are."
+    daemon = cohortd()
+    image = daemon.folder / "disk.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", image, str(SIZE))
+    daemon.qmp.command("blockdev-add", {
+        "driver": "qcow2", "node-name": "disk",
+        "file": {"driver": "file", "node-name": "below",
+                 "filename": str(image)}})
+    add_bitmap(daemon, "below")
+    target = sparse_image(daemon.folder / "target.raw", SIZE)
+    daemon.qmp.command("blockdev-add", raw_options("target", target))
+    error = daemon.qmp.error("blockdev-add", {
+        "driver": "copy-before-write", "node-name": "cbw", "file": "disk",
+        "target": "target", "bitmap": {"node": "below", "name": "b0"}})
+    assert "'below'" in error.desc
 
 
 def test_break_guest_write_fails_the_guest_and_keeps_the_snapshot(daemon):

@@ -10,9 +10,9 @@ import shutil
 
 import pytest
 
-from support.disks import (add_bitmap, backup_action, dirty_bytes, new_disk,
-                           new_target)
-from support.images import KIB, MIB, assert_same, qemu_io
+from support.disks import (add_bitmap, backup_action, dirty_bytes,
+                           failing_node, new_disk, new_target)
+from support.images import KIB, MIB, assert_same, qemu_io, random_image
 from support.waiting import wait_until
 
 CLUSTER = 64 * KIB
@@ -32,10 +32,11 @@ class Place:
     """A disk with bitmap b0, a copy of it from when b0 was clean, and a
     target that begins as that copy."""
 
-    def __init__(self, daemon, granularity=CLUSTER):
+    def __init__(self, daemon, granularity=CLUSTER, read_fails=False):
         self.daemon = daemon
         self.qmp = daemon.qmp
-        self.disk = new_disk(daemon, "disk", SIZE, seed=1)
+        self.disk = self.add_failing_disk() if read_fails else \
+            new_disk(daemon, "disk", SIZE, seed=1)
         self.base = daemon.folder / "base.raw"
         shutil.copy(self.disk, self.base)
         self.target = daemon.folder / "target.raw"
@@ -46,6 +47,15 @@ class Place:
         new_disk(daemon, "peer", SIZE, seed=2)
         new_target(daemon, "peer-target", SIZE)
         self.write(P, 0x11)
+
+    def add_failing_disk(self):
+        """As the plain one, but the first read of cluster 63 fails."""
+        path = random_image(self.daemon.folder / "disk.raw", SIZE, 1)
+        self.qmp.command("blockdev-add", failing_node(
+            "disk", SIZE, "read", once=True, path=path, at=SIZE - 512))
+        self.qmp.command("block-export-add", type="nbd", id="export-disk",
+                         node_name="disk", name="disk", writable=True)
+        return path
 
     def add_target(self, fails):
         last = {"event": "none", "iotype": "write", "errno": 5,
@@ -164,11 +174,14 @@ def test_t18_cancel_while_running_with_writes(place, sync, mode):
     place.assert_next_backup_is_right(place.usable(mode, False))
 
 
+@pytest.mark.parametrize("side", ["source", "target"])
 @pytest.mark.parametrize("sync, mode", MODES)
-def test_t18_failure_with_writes(place, sync, mode):
+def test_t18_failure_with_writes(daemon, sync, mode, side):
     "T18: EIO after part was copied; `always` keeps what failed."
-    place.add_target(fails=True)
-    place.qmp.command(*place.job(sync, mode, speed=1))
+    place = Place(daemon, read_fails=side == "source")
+    place.add_target(fails=side == "target")
+    place.qmp.command(*place.job(sync, mode, speed=1,
+                                 x_perf={"max-workers": 1}))
     place.wait_for_first_step(sync)
     place.write(W, 0x22)
     place.qmp.command("block-job-set-speed", device="job", speed=0)

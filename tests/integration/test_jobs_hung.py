@@ -18,7 +18,8 @@ def daemon(cohortd, hanging_disk):
         qemu_io(daemon.nbd_uri(disk), "write 0 128k")
         new_target(daemon, f"{disk}-target", MIB)
     daemon.qmp.command("blockdev-add", raw_options("hung", hanging_disk.path))
-    daemon.qmp.command("blockdev-add", failing_node("bad", MIB))
+    daemon.qmp.command("blockdev-add",
+                       failing_node("bad", MIB, at=MIB - 512))
     hanging_disk.hang()
     return daemon
 
@@ -49,8 +50,11 @@ def statuses(daemon):
 
 def test_g16_a_group_that_fails_with_a_hung_member(daemon, hanging_disk):
     "G16: the group waits for the hung member, and nobody else does."
-    daemon.qmp.transaction(incremental("a", "hung"), incremental("b", "bad"),
-                           grouped=True)
+    qemu_io(daemon.nbd_uri("b"), f"write {MIB - 64 * KIB} 64k")
+    daemon.qmp.transaction(incremental("a", "hung"),
+                           incremental("b", "bad", speed=1), grouped=True)
+    hanging_disk.wait_for_hung("Write")
+    daemon.qmp.command("block-job-set-speed", device="job-b", speed=0)
     daemon.qmp.wait_event("JOB_STATUS_CHANGE", id="job-b", status="aborting")
     use_everything_else(daemon)
     assert statuses(daemon) == {"job-a": "running", "job-b": "aborting"}
@@ -61,7 +65,8 @@ def test_g16_a_group_that_fails_with_a_hung_member(daemon, hanging_disk):
     hanging_disk.go_on()
     assert daemon.qmp.wait_job_gone("job-a")["event"] == "BLOCK_JOB_CANCELLED"
     assert "error" in daemon.qmp.wait_job_gone("job-b")["data"]
-    assert [dirty_bytes(daemon, disk) for disk in "ab"] == [192 * KIB] * 2
+    assert [dirty_bytes(daemon, disk)
+            for disk in "ab"] == [192 * KIB, 256 * KIB]
 
 
 def test_g16_a_group_that_is_cancelled_with_a_hung_member(daemon,
@@ -70,6 +75,7 @@ def test_g16_a_group_that_is_cancelled_with_a_hung_member(daemon,
     daemon.qmp.transaction(incremental("a", "hung"),
                            incremental("b", "b-target"), grouped=True)
     daemon.qmp.wait_event("JOB_STATUS_CHANGE", id="job-b", status="waiting")
+    hanging_disk.wait_for_hung("Write")
     daemon.qmp.command("job-cancel", id="job-b")
     use_everything_else(daemon)
     daemon.qmp.command("job-cancel", id="job-b")  # once more: no harm

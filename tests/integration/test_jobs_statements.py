@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Statements about backup jobs and groups that QEMU's users rely on, by their
-labels. T1 to T9 are unit tests (tests/unit/job/), T18 is test_jobs_bitmaps.py,
-T24 is test_jobs_hung.py. All disks are raw; which parts need another format or
-option than there is now is told in docs/internals/differences-from-qemu.md.
-"""
+labels. The others are elsewhere: T1 to T9 in tests/unit/job/, T18 in
+test_jobs_bitmaps.py and test_backup_top.py, T23 in test_fleecing.py, T24 in
+test_jobs_hung.py. Disks are raw here; T10 and T22 with qcow2 are in
+test_backup_qcow2.py and test_backup_top.py, T20 with a snapshot in
+test_snapshot.py."""
 import shutil
 
 import pytest

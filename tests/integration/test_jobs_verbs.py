@@ -3,10 +3,12 @@
 with a sentence that names the job and its state."""
 import pytest
 
-from support.disks import backup_action, new_disk, raw_options
+from support.disks import (backup_action, failing_node, new_disk,
+                           raw_options)
 from support.images import MIB
 from support.job_states import (ID, SIZE, STATES, VERBS, add_disks, paused,
                                 running, status, verb_name)
+
 
 @pytest.fixture
 def daemon(cohortd):
@@ -50,17 +52,17 @@ def test_each_verb_in_each_state(daemon, state, command, key, more, allowed):
 
 @pytest.fixture
 def aborting(daemon, hanging_disk):
-    "A group whose member job-a has failed; the target of job-m hangs."
+    "A group whose member job-a has failed while the target of job-m hangs."
     daemon.qmp.command("blockdev-add",
                        raw_options("hung", hanging_disk.path))
+    daemon.qmp.command("blockdev-add",
+                       failing_node("bad", SIZE, at=SIZE - 512))
     new_disk(daemon, "m", MIB, seed=1)
-    daemon.qmp.command("blockdev-add", {
-        "driver": "blkdebug", "node-name": "bad",
-        "image": {"driver": "null-co", "size": SIZE},
-        "inject-error": [{"event": "none", "iotype": "write", "errno": 5}]})
     hanging_disk.hang()
     daemon.qmp.transaction(backup_action("m", "hung", job="job-m"),
-                           backup_action("a", "bad"), grouped=True)
+                           backup_action("a", "bad", speed=1), grouped=True)
+    hanging_disk.wait_for_hung("Write")
+    daemon.qmp.command("block-job-set-speed", device=ID, speed=0)
     daemon.qmp.wait_event("JOB_STATUS_CHANGE", id=ID, status="aborting")
     return daemon
 

@@ -326,6 +326,20 @@ def test_what_does_not_fit_is_refused(daemon, node, overlay, word):
     qemu_io(daemon.nbd_uri("disk"), "write -P 1 0 64k")
 
 
+def test_where_an_image_is_kept_nothing_is_put_above(daemon):
+    "It would go on writing below, to what has become a backing file."
+    path = daemon.folder / "image.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", path, str(SIZE))
+    run("truncate", "-s", SIZE, path)
+    daemon.qmp.command("blockdev-add", {
+        "driver": "qcow2", "node-name": "image",
+        "file": {"driver": "file", "node-name": "kept",
+                 "filename": str(path)}})
+    add_overlay(daemon)
+    assert "'image'" in daemon.qmp.error(*snapshot("kept")).desc
+    daemon.qmp.command(*snapshot("image"))
+
+
 @pytest.mark.parametrize("members, word", [
     ({"device": "disk"}, "exactly one"),
     ({"snapshot-file": "/nowhere/at/all"}, "/nowhere/at/all"),

@@ -401,6 +401,80 @@ def test_an_image_that_was_put_back_is_noticed(cohortd, path, tmp_path):
     assert bitmap["inconsistent"]
 
 
+def chained(folder):
+    """An overlay over an overlay over a raw file."""
+    base = folder / "base.raw"
+    with open(base, "wb") as file:
+        file.truncate(SIZE)
+    middle = create(folder / "middle.qcow2", SIZE, "base.raw", "raw")
+    return create(folder / "top.qcow2", SIZE, "middle.qcow2", "qcow2"), [
+        base, middle]
+
+
+def overwrite(path):
+    """By another program, in place."""
+    qemu_io(path, "write -P 9 10M 64k",
+            image_format="raw" if str(path).endswith(".raw") else "qcow2")
+
+
+def is_inconsistent(daemon, name="b"):
+    return bitmaps(daemon)[name].get("inconsistent", False)
+
+
+@pytest.mark.parametrize("end", [close, kill])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_backing_file_that_changed_is_noticed(cohortd, tmp_path, end, which):
+    "A stranger's write below the image is in no bitmap of it."
+    path, below = chained(tmp_path)
+    daemon = open_in(cohortd, path)
+    add_bitmap(daemon, "disk", "b", persistent=True)
+    write(daemon, "write 1M 64k")
+    end(daemon)
+    overwrite(below[which])
+    daemon = open_in(cohortd, path)
+    assert is_inconsistent(daemon)
+    assert "below the image" in bitmaps(daemon)["b"]["x-cohort-reason"]
+    add_bitmap(daemon, "disk", "c", persistent=True)
+    kill(daemon)
+    overwrite(below[which])
+    assert is_inconsistent(open_in(cohortd, path), "c")
+
+
+@pytest.mark.parametrize("end", [close, kill])
+def test_a_chain_that_stays_as_it_was_keeps_bitmaps(cohortd, tmp_path, end):
+    "Again and again; also when all of it is moved elsewhere."
+    folder = tmp_path / "one"
+    folder.mkdir()
+    path, _ = chained(folder)
+    daemon = open_in(cohortd, path)
+    add_bitmap(daemon, "disk", "b", persistent=True)
+    for number in range(3):
+        write(daemon, f"write {number}M 64k")
+        end(daemon)
+        daemon = open_in(cohortd, path)
+        assert not is_inconsistent(daemon)
+    close(daemon)
+    folder.rename(tmp_path / "two")
+    daemon = open_in(cohortd, tmp_path / "two" / "top.qcow2")
+    assert not is_inconsistent(daemon)
+
+
+def test_a_data_file_that_changed_is_noticed(cohortd, tmp_path):
+    "After a clean close; what a killed daemon wrote to it itself is no change."
+    path = create(tmp_path / "disk.qcow2", SIZE, data_file=tmp_path / "data")
+    daemon = open_in(cohortd, path)
+    add_bitmap(daemon, "disk", "b", persistent=True)
+    for end in (kill, close):
+        write(daemon, "write 1M 64k", "write 3M 64k")
+        end(daemon)
+        daemon = open_in(cohortd, path)
+        assert not is_inconsistent(daemon)
+    close(daemon)
+    data = tmp_path / "data"
+    qemu_io(data, "write -P 9 0 64k")
+    assert is_inconsistent(open_in(cohortd, path))
+
+
 def test_an_inconsistent_bitmap_can_be_replaced(cohortd, qsd, path):
     "Removed, added again: right here and in QEMU."
     kill(tracked_twice(cohortd, path))

@@ -262,6 +262,28 @@ def test_the_job_is_no_block_job(cohortd):
     assert "'j'" in error.desc
 
 
+@pytest.mark.parametrize("what", ["file", "qcow2", "data-file"])
+def test_a_cancelled_job_stops_soon(cohortd, what):
+    "Before all zeroes are written."
+    daemon = cohortd()
+    path, data = daemon.folder / "new", daemon.folder / "data"
+    data.touch()
+    create(daemon, driver="file", filename=str(path), size=0)
+    options = {"file": file_node(path)} if what != "file" else {
+        "filename": str(path)}
+    if what == "data-file":
+        options["data-file"] = file_node(data)
+    daemon.qmp.command("blockdev-create", job_id="j", options={
+        "driver": "file" if what == "file" else "qcow2", "size": 4 * GIB,
+        "preallocation": "full", **options})
+    daemon.qmp.command("job-cancel", id="j")
+    daemon.qmp.wait_event("JOB_STATUS_CHANGE", id="j", status="concluded")
+    info = next(info for info in daemon.qmp.command("query-jobs"))
+    assert info["error"] == "Operation canceled"
+    assert allocated_bytes(path) + allocated_bytes(data) < 4 * GIB
+    assert daemon.qmp.command("query-named-block-nodes") == []
+
+
 @pytest.mark.parametrize("job", ["", "1x", "a b"])
 def test_a_bad_job_id_is_refused(cohortd, job):
     error = cohortd().qmp.error("blockdev-create", job_id=job, options={

@@ -52,10 +52,14 @@ def dirty_bytes(daemon, node, name="b0"):
 
 # A node that fails: blkdebug over null-co or a file.
 
-def failing_node(name, size, iotype="write", once=False, path=None):
-    """Options of a node whose requests of a kind fail with EIO."""
+def failing_node(name, size, iotype="write", once=False, path=None,
+                 at=None):
+    """Options of a node whose requests of a kind fail with EIO, only those that
+    touch byte `at` if that is given."""
     image = {"driver": "null-co", "size": size} if path is None else \
         {"driver": "file", "filename": str(path)}
+    rule = {"event": "none", "iotype": iotype, "errno": 5, "once": once}
+    if at is not None:
+        rule["sector"] = at // 512
     return {"driver": "blkdebug", "node-name": name, "image": image,
-            "inject-error": [{"event": "none", "iotype": iotype, "errno": 5,
-                              "once": once}]}
+            "inject-error": [rule]}

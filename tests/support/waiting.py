@@ -54,6 +54,18 @@ def wait_for_file(path, process, timeout):
         os.close(ended)
 
 
+def wait_for_words(path, words, timeout, start=0):
+    """Returns when the file holds them, behind its first `start` bytes."""
+    deadline = time.monotonic() + timeout
+    with FolderWatch(path.parent) as watch:
+        while words.encode() not in path.read_bytes()[start:]:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"{path} does not say '{words}'")
+            select.select([watch.descriptor], [], [], left)
+            watch.drain()
+
+
 def wait_until(condition, timeout, what):
     """For what offers no event (another process's state): asks often."""
     deadline = time.monotonic() + timeout

@@ -14,6 +14,7 @@
 
 #include "base/bytes.h"
 #include "drivers/qcow2/cluster_set.h"
+#include "drivers/qcow2/refcount_entry.h"
 #include "drivers/qcow2/refcount_priv.h"
 
 #define FREED_RUNS_MAX 4096

@@ -128,13 +128,6 @@ int co_check_compare(struct qcow2_check *check);
 int co_check_refcount(struct qcow2_check *check,
                       uint64_t cluster,
                       uint64_t *ret_count);
-uint64_t check_block_get(const uint8_t *block,
-                         unsigned int order,
-                         uint64_t index);
-void check_block_set(uint8_t *block,
-                     unsigned int order,
-                     uint64_t index,
-                     uint64_t value);
 
 /* check_copied.c: the flags of the active L1 and L2 tables, held against the
  * refcounts. `mend`: puts them right in the file, counted or not. */

@@ -11,43 +11,7 @@
 
 #include "base/bytes.h"
 #include "drivers/qcow2/check_priv.h"
-
-uint64_t check_block_get(const uint8_t *block,
-                         unsigned int order,
-                         uint64_t index)
-{
-    unsigned int bits = 1U << order;
-    uint64_t bit = index << order;
-
-    switch (order) {
-    case 3: return block[index];
-    case 4: return load_be16(block + 2 * index);
-    case 5: return load_be32(block + 4 * index);
-    case 6: return load_be64(block + 8 * index);
-    default:
-        return (unsigned int)block[bit / 8] >> bit % 8 & ((1U << bits) - 1);
-    }
-}
-
-void check_block_set(uint8_t *block,
-                     unsigned int order,
-                     uint64_t index,
-                     uint64_t value)
-{
-    uint64_t bit = index << order;
-    unsigned int mask;
-
-    switch (order) {
-    case 3: block[index] = (uint8_t)value; return;
-    case 4: store_be16(block + 2 * index, (uint16_t)value); return;
-    case 5: store_be32(block + 4 * index, (uint32_t)value); return;
-    case 6: store_be64(block + 8 * index, value); return;
-    default: break;
-    }
-    mask = ((1U << (1U << order)) - 1) << bit % 8;
-    block[bit / 8] = (uint8_t)((block[bit / 8] & ~mask) |
-                               ((unsigned int)value << bit % 8 & mask));
-}
+#include "drivers/qcow2/refcount_entry.h"
 
 /* What is wrong with a table entry, or NULL. Counts the block, and puts what can
  * be believed of the entry in its place. */
@@ -151,10 +115,10 @@ int co_check_refcount(struct qcow2_check *check,
     int ret = co_load_block(check, cluster, &there);
 
     if (ret == 0) {
-        *ret_count =
-            there ? check_block_get(check->block, check->header->refcount_order,
-                                    cluster % check->block_entries)
-                  : 0;
+        *ret_count = there ? qcow2_refcount_load(check->block,
+                                                 check->header->refcount_order,
+                                                 cluster % check->block_entries)
+                           : 0;
     }
     return ret;
 }
@@ -203,7 +167,7 @@ static void compare_block(struct qcow2_check *check,
     uint64_t next_used = check_counts_next(check->used, start);
 
     for (uint64_t cluster = start; cluster < end; cluster++) {
-        uint64_t counted = check_block_get(
+        uint64_t counted = qcow2_refcount_load(
             check->block, check->header->refcount_order, cluster - start);
 
         if (counted != 0 || cluster == next_used) {

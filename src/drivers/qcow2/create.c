@@ -280,10 +280,11 @@ static int co_write_tables(struct block_node *file,
 static int co_reserve(struct block_node *node,
                       uint64_t offset,
                       uint64_t bytes,
-                      enum preallocation how,
+                      const struct qcow2_create_options *options,
                       GError **err)
 {
-    int ret = co_preallocate(node, offset, bytes, how);
+    int ret = co_preallocate(node, offset, bytes, options->preallocation,
+                             options->stop);
 
     return ret < 0 ? write_failed(ret, node, err) : 0;
 }
@@ -302,8 +303,7 @@ static int co_prepare_data_file(const struct qcow2_create_options *options,
         ret = co_block_truncate(node, options->size_bytes, false, err);
     }
     if (ret == 0 && is_preallocated(options) && kept < options->size_bytes) {
-        ret = co_reserve(node, kept, options->size_bytes - kept,
-                         options->preallocation, err);
+        ret = co_reserve(node, kept, options->size_bytes - kept, options, err);
     }
     if (ret == 0) {
         ret = co_block_flush(node);
@@ -340,7 +340,7 @@ static int co_write_image(struct block_node *file,
     } else if (ret == 0) {
         ret = co_reserve(file, layout->data.offset_bytes,
                          layout->data.clusters * layout->shape.cluster_bytes,
-                         options->preallocation, err);
+                         options, err);
     }
     return ret < 0 ? ret : co_write_header(file, header, err);
 }

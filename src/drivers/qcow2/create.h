@@ -28,6 +28,7 @@ struct qcow2_create_options {
     struct block_node *data_file; /* NULL: none */
     const char *data_file_name;
     bool data_file_raw;
+    const struct preallocation_stop *stop; /* NULL: nobody will */
 };
 
 /* `file` is emptied first; a data file grows to the size of the disk if it is

@@ -66,13 +66,4 @@ int co_qcow2_grow_file(struct qcow2_image *image, uint64_t host_end);
 /* Cuts off what was grown and not used. */
 int co_qcow2_trim_file(struct qcow2_image *image);
 
-/* One refcount of 1 << `order` bits in a block or slice. Any thread. */
-uint64_t qcow2_refcount_load(const uint8_t *block,
-                             unsigned int order,
-                             uint64_t index);
-void qcow2_refcount_store(uint8_t *block,
-                          unsigned int order,
-                          uint64_t index,
-                          uint64_t count);
-
 #endif

@@ -23,6 +23,7 @@
 #include "drivers/qcow2/free_later.h"
 #include "drivers/qcow2/host_write.h"
 #include "drivers/qcow2/metadata_commit.h"
+#include "drivers/qcow2/refcount_entry.h"
 #include "drivers/qcow2/refcount_priv.h"
 
 /* The new end of the file. */

@@ -22,6 +22,7 @@
 #include "base/error.h"
 #include "block/driver.h"
 #include "drivers/qcow2/check_priv.h"
+#include "drivers/qcow2/refcount_entry.h"
 
 struct rebuild {
     struct qcow2_check *check;
@@ -118,8 +119,8 @@ static int co_write_blocks(struct rebuild *rebuild, GError **err)
 
         memset(check->cluster, 0, check->cluster_bytes);
         for (uint64_t j = 0; j < check->block_entries; j++) {
-            check_block_set(check->cluster, check->header->refcount_order, j,
-                            co_target(check, first + j));
+            qcow2_refcount_store(check->cluster, check->header->refcount_order,
+                                 j, co_target(check, first + j));
         }
         ret = co_repair_write(check, at, check->cluster_bytes, check->cluster,
                               err);

@@ -6,6 +6,7 @@
  */
 #include "base/bytes.h"
 #include "drivers/qcow2/check_priv.h"
+#include "drivers/qcow2/refcount_entry.h"
 
 /* Changes the block that is in memory; tells whether it did. */
 static bool mend_block(struct qcow2_check *check,
@@ -18,12 +19,12 @@ static bool mend_block(struct qcow2_check *check,
 
     for (uint64_t cluster = start; cluster < end; cluster++) {
         uint64_t counted =
-            check_block_get(check->block, order, cluster - start);
+            qcow2_refcount_load(check->block, order, cluster - start);
         uint64_t used = min_u64(check_counts_get(check->used, cluster),
                                 check->refcount_max);
 
         if (increase ? used > counted : used < counted) {
-            check_block_set(check->block, order, cluster - start, used);
+            qcow2_refcount_store(check->block, order, cluster - start, used);
             changed = true;
         }
     }

@@ -404,6 +404,14 @@ static int co_memory_sync_directory(struct storage *storage, const char *path)
     return 0;
 }
 
+/* Times are durable at once. */
+static int co_memory_sync_times(struct storage *storage, const char *path)
+{
+    (void)storage;
+    (void)path;
+    return 0;
+}
+
 static int compare_names(const void *a, const void *b)
 {
     return strcmp(*(const char *const *)a, *(const char *const *)b);
@@ -487,6 +495,7 @@ const struct storage_ops storage_memory_ops = {
     .co_rename = co_memory_rename,
     .co_unlink = co_memory_unlink,
     .co_sync_directory = co_memory_sync_directory,
+    .co_sync_times = co_memory_sync_times,
     .co_list = co_memory_list,
     .co_make_directory = co_memory_make_directory,
     .co_is_volatile = co_memory_is_volatile,

@@ -11,6 +11,7 @@
 #include "block/request.h"
 #include "drivers/drivers.h"
 #include "drivers/qcow2/check.h"
+#include "drivers/qcow2/format.h"
 #include "loop/coroutine.h"
 #include "loop/scheduler.h"
 #include "qcow2/world.h"
@@ -190,6 +191,38 @@ static void look(struct death *death)
     scheduler_release(&scheduler);
 }
 
+/* Has any cluster some of its subclusters, and not all? From the bytes alone. */
+static bool has_parts(const struct world *world)
+{
+    const struct crash_disk *disk = &world->crashed;
+    unsigned int entries = 1U << (world->shape.cluster_bits - 4);
+    uint64_t l1;
+    uint32_t l1_count;
+
+    if (disk->size_bytes < SECTOR_BYTES) {
+        return false;
+    }
+    l1 = load_be64(disk->bytes + QCOW2_L1_OFFSET);
+    l1_count = load_be32(disk->bytes + QCOW2_L1_COUNT);
+    for (uint64_t i = 0; i < l1_count; i++) {
+        uint64_t l2 =
+            l1 + i * 8 + 8 > disk->size_bytes
+                ? 0
+                : load_be64(disk->bytes + l1 + i * 8) & ~QCOW2_ENTRY_COPIED;
+
+        for (uint64_t k = 0;
+             l2 != 0 && k < entries && l2 + k * 16 + 16 <= disk->size_bytes;
+             k++) {
+            uint32_t there = load_be32(disk->bytes + l2 + k * 16 + 12);
+
+            if (there != 0 && there != UINT32_MAX) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 static void note(struct death *death, unsigned int unsynced)
 {
     const struct shape *shape = &death->world->shape;
@@ -295,6 +328,8 @@ static void go_through(struct death *death,
             crash_replay_crash(replay,
                                random_below(&world->random, CRASH_MODES),
                                &world->random, &world->crashed);
+            world->histogram->buckets[CRASH_IN_PARTS] +=
+                world->shape.extended_l2 && has_parts(world);
             look(death);
         }
     }

@@ -44,6 +44,7 @@ static const char *const bucket_names[BUCKETS] = {
     [CRASH_LEAKED] = "checks that found leaks",
     [CRASH_WITH_BASE] = "with a backing file",
     [CRASH_WITH_SUBCLUSTERS] = "with subclusters",
+    [CRASH_IN_PARTS] = "with clusters that are there in part",
     [CRASH_SMALL_CACHE] = "with a small cache",
     [CRASH_VERSION_2] = "of a version 2 image",
 };

@@ -47,6 +47,7 @@ enum bucket {
     CRASH_LEAKED,      /* clusters were leaked */
     CRASH_WITH_BASE,
     CRASH_WITH_SUBCLUSTERS,
+    CRASH_IN_PARTS, /* a cluster has some of its subclusters, and not all */
     CRASH_SMALL_CACHE,
     CRASH_VERSION_2,
     BUCKETS,

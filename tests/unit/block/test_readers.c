@@ -2,6 +2,8 @@
 /* Waiting for reads that have begun. */
 #include "block_test.h"
 
+#include "block/node_priv.h"
+
 struct reading {
     struct block_node *node;
     bool over;
@@ -95,6 +97,69 @@ static void two_can_wait_at_once(void **unused)
     run_in_graph(test_drivers, 0, co_two_wait, NULL);
 }
 
+struct late_reader {
+    struct block_node *node;
+    unsigned int *reader;
+};
+
+static void co_read_later(void *opaque)
+{
+    struct late_reader *late = opaque;
+
+    co_queue_wait(&late->node->readers.ended);
+    late->reader = block_reader_begin(late->node);
+}
+
+static void co_wait_for_early_ones(void *opaque)
+{
+    bool *over = ((void **)opaque)[1];
+
+    co_block_wait_for_reads(((void **)opaque)[0]);
+    *over = true;
+}
+
+/* Two wait for the same reads; when these have ended the one goes on first, and
+ * with it a new read begins, before the other has looked. */
+static void co_reads_go_on(struct block_graph *graph, void *opaque)
+{
+    struct block_node *node = co_add(graph, "memory,node-name=memory");
+    struct late_reader late = { .node = node };
+    bool over[3] = { false };
+    void *waiters[3][2];
+    unsigned int *first;
+    unsigned int *second;
+
+    (void)opaque;
+    for (int i = 0; i < 3; i++) {
+        waiters[i][0] = node;
+        waiters[i][1] = &over[i];
+    }
+    block_watch_reads(node);
+    first = block_reader_begin(node);
+    co_enter(co_wait_for_early_ones, waiters[0]);
+    second = block_reader_begin(node);
+    co_enter(co_wait_for_early_ones, waiters[1]);
+    co_enter(co_read_later, &late);
+    co_enter(co_wait_for_early_ones, waiters[2]);
+    block_reader_end(node, first);
+    while (late.reader == NULL) {
+        co_reschedule();
+    }
+    block_reader_end(node, second);
+    for (int i = 0; i < 10; i++) {
+        co_reschedule();
+    }
+    assert_true(over[0] && over[1] && over[2]);
+    block_reader_end(node, late.reader);
+    block_unwatch_reads(node);
+}
+
+static void reads_that_begin_later_are_not_waited_for(void **unused)
+{
+    (void)unused;
+    run_in_graph(test_drivers, 0, co_reads_go_on, NULL);
+}
+
 static void co_fails(struct block_graph *graph, void *opaque)
 {
     struct block_node *node = co_add(graph, "memory,node-name=memory");
@@ -119,6 +184,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_that_have_begun_are_waited_for),
         cmocka_unit_test(two_can_wait_at_once),
+        cmocka_unit_test(reads_that_begin_later_are_not_waited_for),
         cmocka_unit_test(what_is_no_longer_true_cannot_be_read),
     };
 

@@ -435,6 +435,20 @@ static void ask_in_doubt(struct log_world *world)
     mend_renames(world);
 }
 
+/* All disks have settled before the group's last word: its transaction is over,
+ * and still there. */
+static void test_a_group_may_end_after_all_disks_have_settled(void **state)
+{
+    struct log_world *world = log_world_new(1);
+
+    (void)state;
+    world->client_id = ""; /* nor will a client ask */
+    log_world_run(world, co_attempt);
+    assert_int_equal(world->told, TOLD_COMMITTED);
+    assert_alike(world);
+    log_world_free(world);
+}
+
 static void test_a_living_run_is_asked_later(void **state)
 {
     struct log_world *world = log_world_new(1);
@@ -501,6 +515,7 @@ int main(void)
         cmocka_unit_test(test_process_mode_is_good_for_one_boot),
         cmocka_unit_test(test_daemons_that_race_to_seal_agree),
         cmocka_unit_test(test_a_living_run_is_asked_later),
+        cmocka_unit_test(test_a_group_may_end_after_all_disks_have_settled),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

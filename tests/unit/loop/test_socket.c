@@ -145,6 +145,40 @@ static void cancelling_ends_this_wait_and_later_ones(void **state)
     run_talk(be_cancelled);
 }
 
+static void await_input(void *opaque)
+{
+    struct talk *talk = opaque;
+
+    finish(talk, co_poll(talk->fds[0], POLLIN, &talk->canceller));
+}
+
+/* Input has come, and the kernel has been told to look who waits for it; but
+ * before it does, somebody else takes the input. */
+static void take_input_of(struct talk *talk)
+{
+    co_reschedule(); /* the wait is the kernel's from here on */
+    assert_int_equal(write(talk->fds[1], "x", 1), 1);
+    assert_int_equal(read(talk->fds[0], talk->buffer, 1), 1);
+}
+
+static void be_cancelled_without_input(void *opaque)
+{
+    struct talk *talk = opaque;
+
+    talk->main = co_self();
+    co_enter(await_input, talk);
+    take_input_of(talk);
+    io_cancel(&talk->canceller);
+    co_yield ();
+    assert_int_equal(talk->result, -ECANCELED);
+}
+
+static void a_wait_whose_input_is_gone_can_be_cancelled(void **state)
+{
+    (void)state;
+    run_talk(be_cancelled_without_input);
+}
+
 static void poll_all_ways(void *opaque)
 {
     struct talk *talk = opaque;
@@ -325,6 +359,7 @@ int main(void)
         cmocka_unit_test(end_of_stream_is_told_apart),
         cmocka_unit_test(recv_all_waits_for_all_parts),
         cmocka_unit_test(cancelling_ends_this_wait_and_later_ones),
+        cmocka_unit_test(a_wait_whose_input_is_gone_can_be_cancelled),
         cmocka_unit_test(poll_tells_events_deadline_and_errors),
         cmocka_unit_test(send_waits_until_all_is_sent),
         cmocka_unit_test(send_to_a_closed_peer_fails),

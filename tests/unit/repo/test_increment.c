@@ -56,7 +56,7 @@ static void assert_run(struct image *image,
     assert_int_equal(run.kind, kind);
     assert_int_equal(run.bytes, bytes);
     if (kind == IMAGE_DATA) {
-        assert_int_equal(image_read(image, run.host_offset, &data, 1, NULL), 0);
+        assert_int_equal(image_read(image, &run, &data, 1, NULL), 0);
         assert_int_equal(data, value);
     }
 }
@@ -145,7 +145,7 @@ static void a_large_sparse_disk_costs_what_changed(void **state)
         assert_int_equal(
             image_map(image, scattered[i].offset, CLUSTER, &run, NULL), 0);
         assert_int_equal(run.kind, IMAGE_DATA);
-        assert_int_equal(image_read(image, run.host_offset, &data, 1, NULL), 0);
+        assert_int_equal(image_read(image, &run, &data, 1, NULL), 0);
         assert_int_equal(data, i + 1);
     }
 }
@@ -258,7 +258,7 @@ static void walk(const struct scratch *scratch)
         }
         assert_true(run.bytes > 0 && run.bytes <= DISK_BYTES - at);
         if (run.kind == IMAGE_DATA) {
-            (void)image_read(image, run.host_offset, buffer, run.bytes, NULL);
+            (void)image_read(image, &run, buffer, run.bytes, NULL);
         }
         at += run.bytes;
     }

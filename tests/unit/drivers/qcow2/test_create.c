@@ -3,6 +3,7 @@
 #include "block_test.h"
 
 #include <errno.h>
+#include <limits.h>
 
 #include "base/bytes.h"
 #include "drivers/qcow2/create.h"
@@ -243,6 +244,40 @@ static void half_an_image_is_none(void **state)
     run_in_graph(test_drivers, 0, co_test_failed_write, NULL);
 }
 
+static bool stop_later(void *opaque)
+{
+    unsigned int *left = opaque;
+
+    return (*left)-- == 0;
+}
+
+static void co_test_stop(struct block_graph *graph, void *opaque)
+{
+    struct block_node *node = co_add(graph, "memory,node-name=m,size=1M");
+    unsigned int left = 3;
+    const struct preallocation_stop stop = { stop_later, &left };
+    const struct qcow2_create_options options = {
+        .size_bytes = 16 * MIB,
+        .preallocation = PREALLOCATION_FULL,
+        .stop = &stop,
+    };
+    uint8_t start[4];
+
+    (void)opaque;
+    co_go_home(node);
+    assert_int_equal(co_qcow2_create(node, &options, NULL), -ECANCELED);
+    assert_int_equal(left, UINT_MAX);
+    assert_int_equal(co_block_pread(node, 0, sizeof(start), start), 0);
+    assert_false(qcow2_magic_matches(start, sizeof(start)));
+    co_go_main(node);
+}
+
+static void a_preallocation_that_is_stopped_leaves_no_image(void **state)
+{
+    (void)state;
+    run_in_graph(test_drivers, 0, co_test_stop, NULL);
+}
+
 static void co_test_fixed_size(struct block_graph *graph, void *opaque)
 {
     struct block_node *node = co_add(graph, "memory,node-name=m,size=1M");
@@ -288,6 +323,7 @@ int main(void)
         cmocka_unit_test(what_the_tables_cannot_hold_is_refused),
         cmocka_unit_test(an_empty_disk_has_no_table),
         cmocka_unit_test(half_an_image_is_none),
+        cmocka_unit_test(a_preallocation_that_is_stopped_leaves_no_image),
         cmocka_unit_test(a_device_must_be_large_enough),
     };
 

@@ -1,0 +1,209 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: BSD-3-Clause
+"""Kills cohortd, cohort, or both, again and again, under load; or cuts the power.
+
+    kills.py [--kills N | --cuts N | --seconds S [--power]] [--seed N]
+             [--worlds N] [--keep]
+
+Several worlds side by side, each with disks, a daemon and a repository of its
+own (rounds.py, power_cuts.py). Ends with what was hit; fails if a promise was
+broken or a bucket is empty: to fill the last ones it goes on for up to three times
+as long. A seed that failed is run again by --seed, as far as real processes can
+be; the folder of what failed is kept."""
+import argparse
+import multiprocessing
+import os
+import pathlib
+import queue
+import random
+import shutil
+import sys
+import time
+import traceback
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]
+os.environ["PATH"] += ":/usr/sbin:/sbin"
+
+from buckets import Histogram, SPANS, VERBS  # noqa: E402
+from daemon_under_kill import DaemonFailed  # noqa: E402
+from power_cuts import PowerRounds  # noqa: E402
+from rounds import Rounds  # noqa: E402
+from support.daemon import cohort_binary, cohortd_binary  # noqa: E402
+from world import Fault  # noqa: E402
+
+ROUNDS_IN_A_WORLD = 12
+FAULTS_MAX = 5
+PLACE = "/var/tmp"
+KILL_SECONDS, CUT_SECONDS = 90, 30
+KILL_BUCKETS = [
+    *(f"in {name}" for name in SPANS),
+    *(f"during {name}" for name in Rounds.WEIGHTS),
+    *(f"in verb {verb}" for verb in VERBS),
+    *(f"killed: {victim}" for victim in ("daemon", "cohort", "both")),
+    "points made under load", "settled: published", "settled: not published"]
+CUT_BUCKETS = [
+    "during load", "during backup", "during verbs", "during recovery",
+    "in first write waits for its intent", "in prepare of a member",
+    "in flip: pages", "in flip: superblock", "cuts: all is forgotten",
+    "cuts: a part is forgotten"]
+
+
+def one_world(kind, folder, seed, report, is_over):
+    """Some rounds; returns what is wrong, or None."""
+    rounds = kind(folder, seed, cohortd_binary(), cohort_binary())
+    number = 0
+    try:
+        rounds.create()
+        while number < ROUNDS_IN_A_WORLD and not is_over():
+            number += 1
+            rounds.round()
+            rounds.histogram.add("rounds")
+            report(rounds.histogram)
+            rounds.histogram = Histogram()
+    except (Fault, DaemonFailed, AssertionError, OSError, EOFError) as fault:
+        daemon = rounds.world.daemon
+        return (f"seed {seed}, round {number} ({rounds.moment}): {fault}\n"
+                f"{traceback.format_exc(limit=-4)}"
+                f"the daemon said last:\n{daemon.tail(20) if daemon else ''}")
+    finally:
+        rounds.release()
+    return None
+
+
+class Worker:
+    """Worlds, one after the other, until it is over."""
+
+    def __init__(self, options, seeds, over, results):
+        self.options = options
+        self.seeds = seeds
+        self.over = over
+        self.results = results
+
+    def run(self):
+        kind = PowerRounds if self.options.power else Rounds
+        for seed in self.seeds:
+            if self.over.value:
+                break
+            folder = pathlib.Path(f"{PLACE}/cohort-kills-{os.getpid()}-{seed}")
+            try:
+                problem = one_world(
+                    kind, folder, seed,
+                    lambda found: self.results.put(("hit", found)),
+                    lambda: self.over.value)
+            except BaseException:
+                problem = f"seed {seed}: {traceback.format_exc()}"
+            if problem is not None:
+                self.results.put(("fault", problem))
+            elif not self.options.keep:
+                shutil.rmtree(folder, ignore_errors=True)
+        self.results.put(("end", None))
+
+
+class Campaign:
+    def __init__(self, options):
+        self.options = options
+        self.histogram = Histogram()
+        self.problems = []
+        self.told = 0
+        self.began = time.monotonic()
+        self.buckets = CUT_BUCKETS if options.power else KILL_BUCKETS
+        self.unit = "cuts" if options.power else "kills"
+
+    def count(self):
+        return self.histogram.counts.get(self.unit, 0)
+
+    def passed(self):
+        return time.monotonic() - self.began
+
+    def is_over(self):
+        options = self.options
+        if len(self.problems) >= FAULTS_MAX or \
+                self.passed() > 3 * options.seconds:
+            return True
+        enough = self.count() >= options.count \
+            and self.passed() >= (0 if options.count else options.seconds)
+        return enough and not self.empty()
+
+    def empty(self):
+        return [] if self.options.seed is not None else \
+            self.histogram.empty(self.buckets)
+
+    def take(self, kind, what):
+        if kind == "hit":
+            self.histogram.merge(what)
+            if self.count() - self.told >= 100:
+                self.told = self.count()
+                print(f"{self.told} {self.unit}, {self.passed():.0f} s",
+                      flush=True)
+        else:
+            self.problems.append(what)
+            print(f"FAULT {what}", flush=True)
+
+    def run(self):
+        context = multiprocessing.get_context("fork")
+        over = context.RawValue("b", 0)
+        results = context.Queue()
+        workers = [context.Process(target=Worker(
+            self.options, self.seeds(number), over, results).run)
+            for number in range(self.options.worlds)]
+        for worker in workers:
+            worker.start()
+        running = len(workers)
+        while running > 0:
+            try:
+                kind, what = results.get(timeout=1)
+            except queue.Empty:
+                continue
+            if kind == "end":
+                running -= 1
+            else:
+                self.take(kind, what)
+            if self.is_over():
+                over.value = 1
+        for worker in workers:
+            worker.join()
+        return self.tell()
+
+    def seeds(self, number):
+        if self.options.seed is not None:
+            return [self.options.seed] if number == 0 else []
+        first = self.options.first_seed + number
+        return range(first, first + (1 << 30), self.options.worlds)
+
+    def tell(self):
+        print(self.histogram.text())
+        for name in self.empty():
+            print(f"EMPTY: {name}")
+        print(f"{self.count()} {self.unit}, {len(self.problems)} faults, "
+              f"{self.passed():.0f} s")
+        return 1 if self.problems or self.empty() else 0
+
+
+def parse():
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n\n", maxsplit=1)[0])
+    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--cuts", type=int, default=0)
+    parser.add_argument("--seconds", type=float)
+    parser.add_argument("--power", action="store_true",
+                        help="cut the power instead of killing")
+    parser.add_argument("--seed", type=int, help="run one world of this seed")
+    parser.add_argument("--worlds", type=int, default=3)
+    parser.add_argument("--keep", action="store_true",
+                        help="keep the folders of all worlds")
+    options = parser.parse_args()
+    options.power |= options.cuts > 0
+    options.count = options.kills or options.cuts
+    if options.seconds is None:
+        options.seconds = 1 << 30 if options.count or options.seed is not None \
+            else CUT_SECONDS if options.power else KILL_SECONDS
+    options.first_seed = random.SystemRandom().randrange(1 << 24)
+    return options
+
+
+if __name__ == "__main__":
+    given = parse()
+    if given.seed is None:
+        print(f"seeds from {given.first_seed}", flush=True)
+    sys.exit(Campaign(given).run())

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A machine whose power can be cut: an ext4 of its own, on a loop device, on
+nbdfuse, on a disk with a volatile write cache. That is nbdkit's cache filter,
+which loses all that was not flushed when it is killed, or volatile_disk.py, which
+keeps a random part."""
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+BYTES = 128 << 20
+IMAGES = "/dev/shm"
+TIMEOUT_S = 60
+
+
+class MachineFailed(Exception):
+    """The machine, not what is tested, has failed."""
+
+
+def run(*words):
+    done = subprocess.run([str(word) for word in words], text=True,
+                          stdin=subprocess.DEVNULL, capture_output=True,
+                          timeout=TIMEOUT_S, check=False)
+    if done.returncode != 0:
+        raise MachineFailed(f"{' '.join(map(str, words))}: {done.stderr}")
+    return done.stdout.strip()
+
+
+def wait_until(condition, what):
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise MachineFailed(f"{what} does not happen")
+        time.sleep(0.002)
+
+
+class Machine:
+    def __init__(self, folder, seed):
+        self.folder = str(folder)
+        self.rng = random.Random(seed)
+        self.root = f"{folder}/root"    # where the ext4 is mounted
+        self.image = f"{IMAGES}/cohort-cuts-{os.getpid()}-{seed}.img"
+        self.log = open(f"{folder}/machine.log", "ab")
+        self.server = self.fuse = self.device = None
+        self.boots = 0
+        os.makedirs(self.root, exist_ok=True)
+        with open(self.image, "wb") as file:
+            file.truncate(BYTES)
+        self.on(make=True)
+
+    def on(self, make=False):
+        self.boots += 1
+        socket = f"{self.folder}/{self.boots}.sock"
+        self.forgets_all = self.rng.random() < 0.3
+        if self.forgets_all:
+            words = ["nbdkit", "-f", "-U", socket, "--filter=cache", "file",
+                     self.image, "cache=writeback"]
+        else:
+            words = [sys.executable, HERE / "volatile_disk.py", socket,
+                     self.image, self.rng.randrange(1 << 30)]
+        self.server = subprocess.Popen(
+            [str(word) for word in words], stdin=subprocess.DEVNULL,
+            stdout=self.log, stderr=self.log)
+        wait_until(lambda: os.path.exists(socket), "the disk's start")
+        point = f"{self.folder}/disk"
+        open(point, "ab").close()
+        self.fuse = subprocess.Popen(
+            ["nbdfuse", point, "--unix", socket], stdin=subprocess.DEVNULL,
+            stdout=self.log, stderr=self.log)
+        wait_until(lambda: os.stat(point).st_size == BYTES, "nbdfuse")
+        self.device = run("losetup", "--show", "-f", point)
+        if make:
+            run("mkfs.ext4", "-q", "-F", "-b", "4096", "-J", "size=4", "-E",
+                "lazy_itable_init=0,lazy_journal_init=0,nodiscard",
+                self.device)
+        # What is not synced is kept in memory for long, so that it can be lost.
+        run("mount", "-o", "commit=600", self.device, self.root)
+
+    def freeze(self):
+        """From here on nothing becomes durable any more, nor is replied to."""
+        self.server.send_signal(signal.SIGSTOP)
+
+    def cut(self):
+        """After freeze(), when those that should die at once have got SIGKILL."""
+        if self.forgets_all:
+            self.server.kill()
+        else:
+            self.server.send_signal(signal.SIGTERM)
+            self.server.send_signal(signal.SIGCONT)
+        self.server.wait(TIMEOUT_S)
+
+    def clear(self):
+        """Takes down what stands on a disk that is gone."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while subprocess.run(["umount", self.root], stderr=self.log,
+                             check=False).returncode != 0:
+            if time.monotonic() > deadline:
+                raise MachineFailed("the file system stays mounted")
+            time.sleep(0.01)
+        run("losetup", "-d", self.device)
+        self.device = None
+        subprocess.run(["umount", f"{self.folder}/disk"], stderr=self.log,
+                       check=False)
+        if self.fuse.poll() is None:
+            self.fuse.kill()
+        self.fuse.wait(TIMEOUT_S)
+
+    def off(self):
+        """For good."""
+        for process in (self.server, self.fuse):
+            if process is not None and process.poll() is None:
+                process.kill()
+                process.wait(TIMEOUT_S)
+        subprocess.run(["umount", self.root], stderr=self.log, check=False)
+        if self.device is not None:
+            subprocess.run(["losetup", "-d", self.device], stderr=self.log,
+                           check=False)
+        subprocess.run(["umount", f"{self.folder}/disk"], stderr=self.log,
+                       check=False)
+        self.log.close()
+        os.unlink(self.image)
