@@ -284,8 +284,9 @@ class Rounds:
             if self.verb_under_way is not None and reached(
                     self.world.daemon.lines, self.verb_under_way[0]):
                 verb, targets = self.verb_under_way
-                self.histogram.add(f"in verb {verb}" + (
-                    " on all disks" if len(targets) > 1 else ""))
+                self.histogram.add(f"in verb {verb}")
+                if len(targets) > 1:
+                    self.histogram.add(f"in verb {verb} on all disks")
         else:
             self.kills += 1
             self.histogram.add("kills")
