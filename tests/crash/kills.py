@@ -143,7 +143,7 @@ class Campaign:
                 self.told = self.count()
                 print(f"{self.told} {self.unit}, {self.passed():.0f} s",
                       flush=True)
-        else:
+        elif not self.is_stopped:  # Ctrl-C ends commands that run, too
             self.problems.append(what)
             print(f"FAULT {what}", flush=True)
 
