@@ -141,20 +141,30 @@ static int read_retired_record(void *opaque,
     return 0;
 }
 
-/* A list that cannot be read is as good as none: its runs are unknown then. */
-static void co_read_retired(struct scan *scan)
+/* A damaged list is as good as none: its runs are unknown then. But nothing may be
+ * sealed, or the list written anew, because it could not be read just now. */
+static int co_read_retired(struct scan *scan, GError **err)
 {
     g_autoptr(GByteArray) content = NULL;
+    g_autoptr(GError) why = NULL;
     struct commit_header header;
     struct commit_file_end end;
+    int ret = co_state_directory_get(scan->directory, RETIRED_NAME,
+                                     COMMIT_FILE_BYTES_MAX, &content, &why);
 
-    if (co_state_directory_get(scan->directory, RETIRED_NAME,
-                               COMMIT_FILE_BYTES_MAX, &content, NULL) == 0 &&
-        commit_file_parse(content->data, content->len, RETIRED_NAME,
+    if (ret == -ENOENT || ret == -EFBIG) {
+        return 0;
+    }
+    if (ret < 0) {
+        g_propagate_error(err, g_steal_pointer(&why));
+        return ret;
+    }
+    if (commit_file_parse(content->data, content->len, RETIRED_NAME,
                           read_retired_record, scan->retired, &header, &end,
                           NULL) < 0) {
         g_array_set_size(scan->retired, 0);
     }
+    return 0;
 }
 
 static bool is_retired(const struct scan *scan, const struct journal_id *run)
@@ -382,8 +392,10 @@ static int co_scan_begin(struct scan *scan,
     scan->runs = g_ptr_array_new_with_free_func(free_run_files);
     scan->sealed = g_ptr_array_new_with_free_func(free_sealed);
     scan->retired = g_array_new(FALSE, FALSE, sizeof(struct journal_id));
-    co_read_retired(scan);
-    ret = co_scan_files(scan, err);
+    ret = co_read_retired(scan, err);
+    if (ret == 0) {
+        ret = co_scan_files(scan, err);
+    }
     if (ret < 0) {
         scan_end(scan);
         return ret;

@@ -42,6 +42,7 @@ void storage_memory_free(struct storage_memory *memory)
     g_ptr_array_unref(memory->inodes);
     g_free(memory->died_in);
     g_free(memory->fail_sync_suffix);
+    g_free(memory->fail_read_suffix);
     g_free(memory->fail_write_suffix);
     g_free(memory);
 }
@@ -151,6 +152,15 @@ void storage_memory_fail_writes(struct storage_memory *memory,
     g_free(memory->fail_write_suffix);
     memory->fail_write_suffix = g_strdup(suffix);
     memory->fail_write_error = error;
+}
+
+void storage_memory_fail_reads(struct storage_memory *memory,
+                               const char *suffix,
+                               int error)
+{
+    g_free(memory->fail_read_suffix);
+    memory->fail_read_suffix = g_strdup(suffix);
+    memory->fail_read_error = error;
 }
 
 void storage_memory_set_space(struct storage_memory *memory, uint64_t bytes)

@@ -70,6 +70,10 @@ void storage_memory_fail_syncs(struct storage_memory *memory,
 void storage_memory_fail_writes(struct storage_memory *memory,
                                 const char *suffix,
                                 int error);
+/* All reads of paths that end in `suffix` fail. NULL: none. */
+void storage_memory_fail_reads(struct storage_memory *memory,
+                               const char *suffix,
+                               int error);
 /* So many bytes fit; UINT64_MAX: no limit. */
 void storage_memory_set_space(struct storage_memory *memory, uint64_t bytes);
 /* A directory that is not synced yet counts as durable; for set-up. */

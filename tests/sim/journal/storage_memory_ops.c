@@ -144,11 +144,16 @@ static int co_memory_read(struct storage_file *opened,
                           void *buffer,
                           uint64_t bytes)
 {
+    const struct storage_memory *memory = memory_of(opened->storage);
     const struct inode *inode = file_of(opened)->inode;
 
     co_reschedule();
-    if (memory_of(opened->storage)->dead) {
+    if (memory->dead) {
         return -EIO;
+    }
+    if (memory->fail_read_suffix != NULL &&
+        g_str_has_suffix(opened->path, memory->fail_read_suffix)) {
+        return memory->fail_read_error;
     }
     if (!bytes_range_within(offset, bytes, inode->data->len)) {
         return -ENODATA;

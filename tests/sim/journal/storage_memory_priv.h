@@ -62,6 +62,8 @@ struct storage_memory {
     uint64_t fail_sync;
     uint64_t fail_syncs_after; /* so many more, right after that one */
     char *fail_sync_suffix;
+    char *fail_read_suffix;
+    int fail_read_error;
     char *fail_write_suffix;
     int fail_write_error;
     uint64_t space_bytes;
