@@ -146,25 +146,21 @@ static int read_retired_record(void *opaque,
 static int co_read_retired(struct scan *scan, GError **err)
 {
     g_autoptr(GByteArray) content = NULL;
-    g_autoptr(GError) why = NULL;
     struct commit_header header;
     struct commit_file_end end;
     int ret = co_state_directory_get(scan->directory, RETIRED_NAME,
-                                     COMMIT_FILE_BYTES_MAX, &content, &why);
+                                     COMMIT_FILE_BYTES_MAX, &content, err);
 
     if (ret == -ENOENT || ret == -EFBIG) {
+        g_clear_error(err);
         return 0;
     }
-    if (ret < 0) {
-        g_propagate_error(err, g_steal_pointer(&why));
-        return ret;
-    }
-    if (commit_file_parse(content->data, content->len, RETIRED_NAME,
-                          read_retired_record, scan->retired, &header, &end,
-                          NULL) < 0) {
+    if (ret == 0 && commit_file_parse(content->data, content->len, RETIRED_NAME,
+                                      read_retired_record, scan->retired,
+                                      &header, &end, NULL) < 0) {
         g_array_set_size(scan->retired, 0);
     }
-    return 0;
+    return ret;
 }
 
 static bool is_retired(const struct scan *scan, const struct journal_id *run)
@@ -393,9 +389,7 @@ static int co_scan_begin(struct scan *scan,
     scan->sealed = g_ptr_array_new_with_free_func(free_sealed);
     scan->retired = g_array_new(FALSE, FALSE, sizeof(struct journal_id));
     ret = co_read_retired(scan, err);
-    if (ret == 0) {
-        ret = co_scan_files(scan, err);
-    }
+    ret = ret < 0 ? ret : co_scan_files(scan, err);
     if (ret < 0) {
         scan_end(scan);
         return ret;
