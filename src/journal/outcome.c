@@ -400,34 +400,6 @@ static int co_scan_begin(struct scan *scan,
 
 /* --- Asking ------------------------------------------------------------------------- */
 
-static enum outcome outcome_of(enum commit_verdict verdict)
-{
-    switch (verdict) {
-    case COMMIT_VERDICT_COMMITTED: return OUTCOME_COMMITTED;
-    case COMMIT_VERDICT_ABORTED: return OUTCOME_ABORTED;
-    case COMMIT_VERDICT_UNKNOWN: break;
-    }
-    return OUTCOME_UNKNOWN;
-}
-
-static enum outcome ask_sealed(const struct sealed_run *run,
-                               const struct journal_id *txid,
-                               char **ret_reason)
-{
-    const struct commit_transaction *known = sealed_run_find(run, txid);
-    enum outcome outcome = OUTCOME_ABORTED; /* presumed */
-
-    if (known != NULL) {
-        outcome = outcome_of(known->verdict);
-    } else if (run->damage != NULL) {
-        outcome = OUTCOME_UNKNOWN;
-    }
-    if (outcome == OUTCOME_UNKNOWN && ret_reason != NULL) {
-        *ret_reason = g_strdup(run->damage);
-    }
-    return outcome;
-}
-
 static struct sealed_run *find_sealed(const struct scan *scan,
                                       const struct journal_id *run)
 {
@@ -462,7 +434,7 @@ static enum outcome ask_run(const struct scan *scan,
     char text[JOURNAL_ID_TEXT_BYTES];
 
     if (sealed != NULL) {
-        return ask_sealed(sealed, txid, ret_reason);
+        return sealed_run_ask(sealed, txid, ret_reason);
     }
     if (is_alive(scan, run)) {
         return OUTCOME_PENDING;
@@ -489,7 +461,7 @@ static enum outcome ask_all(const struct scan *scan,
         const struct sealed_run *run = g_ptr_array_index(scan->sealed, i);
 
         if (sealed_run_find(run, txid) != NULL || run->damage != NULL) {
-            return ask_sealed(run, txid, ret_reason);
+            return sealed_run_ask(run, txid, ret_reason);
         }
     }
     return OUTCOME_ABORTED;
