@@ -16,8 +16,8 @@ class DaemonFailed(Exception):
 
 
 class CohortDaemon:
-    def __init__(self, binary, folder, options, on_line=None):
-        """Starts it; `on_line`: called with each line of its trace, in a thread
+    def __init__(self, binary, folder, tracking, options, on_line=None):
+        """Starts it; `tracking`: --tracking; `options`: of its nodes; `on_line`: called with each line of its trace, in a thread
         of its own. ready() waits until it serves."""
         self.folder = folder
         self.qmp_path = f"{folder}/qmp.sock"
@@ -26,13 +26,12 @@ class CohortDaemon:
         self.on_line = on_line
         self.lines = []
         self.killed = False
-        before, self.started = [], time.monotonic_ns()
-        for option in options:
-            before += ["--blockdev", option]
+        nodes = [word for option in options for word in ("--blockdev", option)]
         words = [binary, "--trace", "*", "--state-dir", f"{folder}/state",
                  "--pidfile", self.pidfile,
                  "--chardev", f"socket,id=q,path={self.qmp_path},server=on,"
-                 "wait=off", "--monitor", "chardev=q", *before,
+                 "wait=off", "--monitor", "chardev=q",
+                 "--tracking", tracking, *nodes,
                  "--nbd-server", f"addr.type=unix,addr.path={self.nbd_path}"]
         reading, writing = os.pipe()
         self.process = subprocess.Popen(words, stdin=subprocess.DEVNULL,

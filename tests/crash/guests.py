@@ -147,7 +147,7 @@ class Guests:
     def done(self):
         return min(self.shared.done)
 
-    def wait_for(self, count, timeout=30):
+    def wait_for(self, count, timeout=120):
         deadline = time.monotonic() + timeout
         while self.done() < count:
             if time.monotonic() > deadline or not self.process.is_alive():
@@ -159,7 +159,7 @@ class Guests:
         """They wait for their replies and end."""
         self.shared.stop.value = 1
 
-    def join(self, timeout=30):
+    def join(self, timeout=120):
         self.process.join(timeout)
         if self.process.exitcode is None:
             self.process.kill()

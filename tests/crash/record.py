@@ -17,7 +17,7 @@ happened:
 import os
 from array import array
 
-from guests import (DONE, FLUSH, LINE, SECTOR, TRIM, WRITE, ZERO)
+from guests import DONE, FLUSH, LINE, SECTOR, TRIM, WRITE
 
 NEVER = 1 << 62
 WORDS = SECTOR // 8
