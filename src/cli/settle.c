@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * In order: our jobs are cancelled and waited for, and the daemon is asked what
- * became of our transactions, until every outcome is final; each partial point
- * is published or discarded by its outcome; then what is left of ours in the
+ * became of our transactions, until every outcome is final; what is found in the
+ * repository is synced, for who left it may have died before doing so; each partial
+ * point is published or discarded by its outcome; then what is left of ours in the
  * daemon is removed (settle_clean.c).
  *
  * The outcome is told, in this order, by the daemon's log, which outlives it; by
@@ -407,6 +408,9 @@ int settle(struct repository *repository,
     };
     int ret = wait_final(&settlement, err);
 
+    if (ret == 0) {
+        ret = repository_sync_found(repository, err);
+    }
     if (ret == 0) {
         ret = daemon_nodes_query(client, &settlement.nodes, err);
     }

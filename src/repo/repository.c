@@ -428,6 +428,47 @@ uint64_t repository_next_sequence(const struct repository *repository)
     return next;
 }
 
+/* Of a partial point: one of its own files, if it has it. */
+static int sync_file(int directory_fd, const char *name, GError **err)
+{
+    auto_fd int fd = openat(directory_fd, name, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0) {
+        return errno == ENOENT
+                   ? 0
+                   : error_set_errno(err, -errno, "cannot open '%s'", name);
+    }
+    return durable_sync(fd, name, err);
+}
+
+static int sync_partial(const struct repository *repository,
+                        const char *name,
+                        GError **err)
+{
+    auto_fd int fd = durable_open_directory(repository->fd, name, err);
+    int ret;
+
+    if (fd < 0) {
+        return fd;
+    }
+    ret = sync_file(fd, STARTED_FILE, err);
+    if (ret == 0) {
+        ret = sync_file(fd, MANIFEST_FILE, err);
+    }
+    return ret < 0 ? ret : durable_sync(fd, name, err);
+}
+
+int repository_sync_found(const struct repository *repository, GError **err)
+{
+    g_autoptr(GPtrArray) partials = repository_partials(repository, err);
+    int ret = partials == NULL ? -EIO : 0;
+
+    for (guint i = 0; ret == 0 && i < partials->len; i++) {
+        ret = sync_partial(repository, partials->pdata[i], err);
+    }
+    return ret < 0 ? ret : durable_sync(repository->fd, repository->path, err);
+}
+
 int repository_publish(struct repository *repository,
                        struct manifest **point,
                        GError **err)

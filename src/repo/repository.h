@@ -91,6 +91,11 @@ int repository_write_manifest(const struct repository *repository,
                               const char *file,
                               GError **err);
 
+/* Makes durable what an earlier command may have left in the page cache only: names
+ * in the repository, and what partial points say of themselves. Nothing that is
+ * read there may be acted upon before. */
+int repository_sync_found(const struct repository *repository, GError **err);
+
 /* Gives a partial point its final name, durably, and adds it to `points`. Its
  * files have been synced. Takes the manifest over. */
 int repository_publish(struct repository *repository,

@@ -41,7 +41,7 @@ class Prediction:
     def bits(self, disk, name):
         for entry in self.disks[disk]["bitmaps"]:
             if entry["name"] == name:
-                return entry["bits"]
+                return int.from_bytes(entry["bits"], "little")
         raise KeyError(name)
 
     def disagreement(self, disk, qmp, found):

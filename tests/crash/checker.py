@@ -9,7 +9,7 @@ is dead. Whether a cleanly closed image is still the same one it does not judge.
 
     checker.py TRACKING-FILE --size BYTES --state-dir DIR [--boot-id HEX]
 
-prints the disk and its bitmaps as JSON."""
+prints the disk and its bitmaps."""
 import argparse
 import hashlib
 import json
@@ -175,9 +175,8 @@ class Log:
     def outcome(self, txid, run):
         """`run` none: the transaction was not prepared; any may have it."""
         if run == NO_ID:
-            told = [outcomes[txid] for _, outcomes in self.runs.values()
-                    if txid in outcomes]
-            return told[0] if told else ABORTED
+            return next((outcomes[txid] for _, outcomes in self.runs.values()
+                         if txid in outcomes), ABORTED)
         if run not in self.runs:
             return ABORTED if run in self.retired else UNKNOWN
         damaged, outcomes = self.runs[run]
@@ -379,7 +378,7 @@ def check(path, size, log, boot_id):
         segments = bitmap.segments(size)
         bits &= (1 << segments) - 1
         raw = bits.to_bytes(-(-segments // 64) * 8, "little")
-        entry.update(recording=recording, outcome=outcome, bits=bits,
+        entry.update(recording=recording, outcome=outcome, bits=raw,
                      count=bits.bit_count() * bitmap.granularity,
                      sha256=hashlib.sha256(raw).hexdigest(),
                      base=[[txid.hex(), disk.hex()] for txid, disk in base])
@@ -396,7 +395,5 @@ if __name__ == "__main__":
     options = parser.parse_args()
     boot_id = bytes.fromhex(options.boot_id.replace("-", ""))
     log = Log(options.state_dir, boot_id)
-    found = check(options.tracking_file, options.size, log, boot_id)
-    for each in found["bitmaps"]:
-        each.pop("bits", None)
-    print(json.dumps(found, indent=1))
+    told = check(options.tracking_file, options.size, log, boot_id)
+    print(json.dumps(told, indent=1, default=bytes.hex))

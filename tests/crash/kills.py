@@ -9,7 +9,7 @@ Several worlds side by side, each with disks, a daemon and a repository of its
 own (rounds.py, power_cuts.py). Ends with what was hit; fails if a promise was
 broken or a bucket is empty: to fill the last ones it goes on for up to three times
 as long. A seed that failed is run again by --seed, as far as real processes can
-be; the folder of what failed is kept."""
+be; the folder of what failed is kept. SIGINT ends it early."""
 import argparse
 import multiprocessing
 import os
@@ -17,6 +17,7 @@ import pathlib
 import queue
 import random
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -33,7 +34,6 @@ from support.daemon import cohort_binary, cohortd_binary  # noqa: E402
 from world import Fault  # noqa: E402
 
 ROUNDS_IN_A_WORLD = 12
-FAULTS_MAX = 5
 PLACE = "/var/tmp"
 KILL_SECONDS, CUT_SECONDS = 90, 30
 KILL_BUCKETS = [
@@ -79,18 +79,24 @@ class Worker:
         self.seeds = seeds
         self.over = over
         self.results = results
+        self.parent = os.getpid()
+
+    def is_over(self):
+        return self.over.value or os.getppid() != self.parent
 
     def run(self):
+        for number in (signal.SIGINT, signal.SIGTERM):  # the campaign tells
+            signal.signal(number, lambda *_: None)
         kind = PowerRounds if self.options.power else Rounds
         for seed in self.seeds:
-            if self.over.value:
+            if self.is_over():
                 break
             folder = pathlib.Path(f"{PLACE}/cohort-kills-{os.getpid()}-{seed}")
             try:
                 problem = one_world(
                     kind, folder, seed,
                     lambda found: self.results.put(("hit", found)),
-                    lambda: self.over.value)
+                    self.is_over)
             except BaseException:
                 problem = f"seed {seed}: {traceback.format_exc()}"
             if problem is not None:
@@ -109,6 +115,7 @@ class Campaign:
         self.began = time.monotonic()
         self.buckets = CUT_BUCKETS if options.power else KILL_BUCKETS
         self.unit = "cuts" if options.power else "kills"
+        self.is_stopped = False
 
     def count(self):
         return self.histogram.counts.get(self.unit, 0)
@@ -118,7 +125,7 @@ class Campaign:
 
     def is_over(self):
         options = self.options
-        if len(self.problems) >= FAULTS_MAX or \
+        if self.is_stopped or len(self.problems) >= options.faults or \
                 self.passed() > 3 * options.seconds:
             return True
         enough = self.count() >= options.count \
@@ -141,6 +148,8 @@ class Campaign:
             print(f"FAULT {what}", flush=True)
 
     def run(self):
+        def stop(*_):
+            self.is_stopped = True
         context = multiprocessing.get_context("fork")
         over = context.RawValue("b", 0)
         results = context.Queue()
@@ -149,15 +158,17 @@ class Campaign:
             for number in range(self.options.worlds)]
         for worker in workers:
             worker.start()
+        signal.signal(signal.SIGINT, stop)
+        signal.signal(signal.SIGTERM, stop)
         running = len(workers)
         while running > 0:
             try:
                 kind, what = results.get(timeout=1)
             except queue.Empty:
-                continue
+                kind = what = None
             if kind == "end":
                 running -= 1
-            else:
+            elif kind is not None:
                 self.take(kind, what)
             if self.is_over():
                 over.value = 1
@@ -190,6 +201,8 @@ def parse():
                         help="cut the power instead of killing")
     parser.add_argument("--seed", type=int, help="run one world of this seed")
     parser.add_argument("--worlds", type=int, default=3)
+    parser.add_argument("--faults", type=int, default=5,
+                        help="end when so many were found")
     parser.add_argument("--keep", action="store_true",
                         help="keep the folders of all worlds")
     options = parser.parse_args()

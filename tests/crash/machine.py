@@ -7,6 +7,7 @@ import os
 import pathlib
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -30,12 +31,30 @@ def run(*words):
     return done.stdout.strip()
 
 
+def is_plain(path):
+    try:
+        return os.path.isfile(path) and not os.path.ismount(path)
+    except OSError:
+        return False  # what was mounted there is dead
+
+
 def wait_until(condition, what):
     deadline = time.monotonic() + TIMEOUT_S
     while not condition():
         if time.monotonic() > deadline:
             raise MachineFailed(f"{what} does not happen")
         time.sleep(0.002)
+
+
+def listens(path):
+    peer = socket.socket(socket.AF_UNIX)
+    try:
+        peer.connect(path)
+    except OSError:
+        return False
+    finally:
+        peer.close()
+    return True
 
 
 class Machine:
@@ -54,22 +73,22 @@ class Machine:
 
     def on(self, make=False):
         self.boots += 1
-        socket = f"{self.folder}/{self.boots}.sock"
+        path = f"{self.folder}/{self.boots}.sock"
         self.forgets_all = self.rng.random() < 0.3
         if self.forgets_all:
-            words = ["nbdkit", "-f", "-U", socket, "--filter=cache", "file",
+            words = ["nbdkit", "-f", "-U", path, "--filter=cache", "file",
                      self.image, "cache=writeback"]
         else:
-            words = [sys.executable, HERE / "volatile_disk.py", socket,
+            words = [sys.executable, HERE / "volatile_disk.py", path,
                      self.image, self.rng.randrange(1 << 30)]
         self.server = subprocess.Popen(
             [str(word) for word in words], stdin=subprocess.DEVNULL,
             stdout=self.log, stderr=self.log)
-        wait_until(lambda: os.path.exists(socket), "the disk's start")
+        wait_until(lambda: listens(path), "the disk's start")
         point = f"{self.folder}/disk"
         open(point, "ab").close()
         self.fuse = subprocess.Popen(
-            ["nbdfuse", point, "--unix", socket], stdin=subprocess.DEVNULL,
+            ["nbdfuse", point, "--unix", path], stdin=subprocess.DEVNULL,
             stdout=self.log, stderr=self.log)
         wait_until(lambda: os.stat(point).st_size == BYTES, "nbdfuse")
         self.device = run("losetup", "--show", "-f", point)
@@ -103,11 +122,13 @@ class Machine:
             time.sleep(0.01)
         run("losetup", "-d", self.device)
         self.device = None
-        subprocess.run(["umount", f"{self.folder}/disk"], stderr=self.log,
-                       check=False)
         if self.fuse.poll() is None:
             self.fuse.kill()
         self.fuse.wait(TIMEOUT_S)
+        # It may be busy for a moment: the loop device lets go of it later.
+        subprocess.run(["umount", "-l", f"{self.folder}/disk"],
+                       stderr=self.log, check=False)
+        wait_until(lambda: is_plain(f"{self.folder}/disk"), "the unmounting")
 
     def off(self):
         """For good."""

@@ -6,7 +6,9 @@ At the moment that a trigger chooses the disk stops, then cohortd and cohort are
 killed, then the disk forgets. Sometimes cohortd is killed before, and starts to
 recover, so that the cut comes before what it read is on the disk. Afterwards ext4
 is mounted, and all holds as after a kill; of what guests wrote only that need be
-there which they had flushed; and what was published is there and whole."""
+there which they had flushed, or which had been replied to before a backup, or a
+verb that makes a bitmap clear, began and succeeded; and what was published is
+there and whole."""
 import time
 
 from record import firm_after_cut, firm_after_kill
@@ -29,7 +31,12 @@ class PowerRounds(Rounds):
         return f"{self.machine.root}/world"
 
     def is_firm(self, disk, crashed):
-        return firm_after_cut if crashed else firm_after_kill
+        if not crashed:
+            return firm_after_kill
+        flushed = max([self.verbs.flushed[disk.name]] + [
+            began for began, ended, code in self.runs
+            if code == 0 and ended < (self.cut_at or 0)])
+        return lambda write: firm_after_cut(write) or write.replied <= flushed
 
     def choose_victim(self, activity):
         return "both" if activity == "backup" else "daemon"

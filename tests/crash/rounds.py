@@ -2,19 +2,19 @@
 """One round after another in a world: load, something that goes on, a kill at some
 moment of it, and what must be true after it.
 
-What goes on is one of ACTIVITIES, the moment a line of the daemon's trace (the
+What goes on is one of WEIGHTS, the moment a line of the daemon's trace (the
 n-th one from when it was armed) and a little delay, and who is killed is the
 daemon, `cohort`, or both. A seed chooses all of it; when exactly the kill lands is
 a matter of real time."""
 import os
 import random
-import re
 import subprocess
 import threading
 import time
 
 from buckets import Histogram, open_spans, reached
 from guests import Guests
+from moments import MOMENTS, Trigger
 from record import Wrong, firm_after_cut, firm_after_kill, read_record
 from support.qmp import QmpError, QmpTimeout
 from verbs import Verbs
@@ -23,71 +23,10 @@ from world import Fault, MIB, World
 SPARE_SIZES = (4 * MIB, 5 * MIB + 512, 3 * MIB, 6 * MIB)
 FIRE_TIMEOUT_S = 20
 
-# Lines to wait for: (pattern, how often at most)
-MOMENTS = {
-    "load": [(None, 1), ("tracking_intents_begin", 8),
-             ("tracking_intents_end", 8)],
-    "backup": [
-        (None, 1), ("commit_log_begin record=begin", 2),
-        ("transaction_fence_begin", 2), ("transaction_fence_done", 2),
-        ("bitmap_freeze", 3), ("transaction_release", 2), ("group_start", 2),
-        ("group_member_end", 3), ("to=pending", 3), ("to=pending", 3),
-        ("group_prepare_begin", 2), ("tracking_prepare_begin", 3),
-        ("tracking_flip_pages", 3), ("tracking_prepare_end", 3),
-        ("tracking_prepare_end", 3), ("group_prepare_end", 2),
-        ("commit_log_begin record=commit", 2),
-        ("commit_log_end record=commit", 2), ("bitmap_abdicate", 3),
-        ("group_commit_end", 2), ("group_end", 2), ("to=null", 3),
-        ("commit_log_begin record=ack", 2), ("commit_log_end record=ack", 2)],
-    "verbs": [
-        ("transaction_begin", 12), ("transaction_fence_begin", 12),
-        ("transaction_commit", 12), ("transaction_release", 12),
-        ("tracking_flip_begin", 12), ("tracking_flip_pages", 12),
-        ("tracking_flip_end", 12), ("commit_log_begin", 4),
-        ("commit_log_end", 4), ("tracking_prepare_begin", 4),
-        ("tracking_prepare_end", 6)],
-    "resize": [("tracking_resize_begin", 3), ("tracking_flip_pages", 5),
-               ("tracking_flip_end", 5), ("tracking_resize_end", 2)],
-    "close": [("tracking_close_begin", 3), ("tracking_flip_begin", 4),
-              ("tracking_flip_pages", 4), ("tracking_flip_end", 4),
-              ("tracking_close_end", 3), ("commit_log_seal_begin", 1)],
-    "recovery": [("tracking_recovery_begin", 4), ("tracking_flip_begin", 4),
-                 ("tracking_flip_pages", 4), ("tracking_recovery_end", 4),
-                 ("commit_log_seal_begin", 1), ("commit_log_seal_end", 1)],
-    "checkpoint": [("tracking_flip_begin", 3), ("tracking_flip_pages", 3),
-                   ("tracking_flip_end", 3)],
-}
-
-
-class Trigger:
-    """Fires once, at the n-th line that matches."""
-
-    def __init__(self, pattern, nth, delay_s, fire):
-        self.pattern = re.compile(pattern) if pattern else None
-        self.left = nth
-        self.delay_s = delay_s
-        self.fire = fire
-        self.firing = threading.Event()
-        self.fired = threading.Event()
-
-    def line(self, line):
-        if self.pattern is not None and self.pattern.search(line):
-            self.left -= 1
-            if self.left == 0:
-                self.go()
-
-    def go(self):
-        if not self.firing.is_set():
-            self.firing.set()
-            if self.delay_s > 0:
-                time.sleep(self.delay_s)
-            self.fire()
-            self.fired.set()
-
 
 class Rounds:
     KINDS = ("raw", "qcow2", "loop")
-    DISK_BYTES = 12 * MIB
+    DISK_BYTES = 6 * MIB
     POINTS_MAX = 40
     WEIGHTS = {"load": 3, "backup": 14, "verbs": 10, "resize": 3, "close": 4,
                "recovery": 5, "checkpoint": 1}

@@ -70,6 +70,9 @@ class Verbs:
         self.generation = 0
         self.under_way = None   # (verb, [(disk, name, source)]), while sent
         self.sent = 0
+        # What was replied to before this is durable: a bitmap that is clear now
+        # would not have it, if it were lost.
+        self.flushed = {disk: 0 for disk in disks}
 
     def choose(self):
         """A verb and its targets: one bitmap, or one of each disk."""
@@ -111,6 +114,7 @@ class Verbs:
         """One verb, to its reply."""
         verb, targets = self.choose()
         actions = [self.action(verb, *target) for target in targets]
+        began = time.monotonic_ns()
         self.before(verb, targets, actions)
         self.under_way = verb, targets
         self.sent += 1
@@ -123,6 +127,9 @@ class Verbs:
             raise AssertionError(f"{verb} of {targets}: {error}") from error
         self.after(verb, targets)
         self.under_way = None
+        if verb in ("add", "clear"):
+            for disk, _, _ in targets:
+                self.flushed[disk] = began
 
     def before(self, verb, targets, actions):
         now = time.monotonic_ns()

@@ -144,7 +144,7 @@ def main():
             peer, _ = listener.accept()
             try:
                 Connection(disk, peer).serve()
-            except (EOFError, ConnectionError):
+            except (EOFError, OSError):
                 pass
             peer.close()
     except PowerCut:

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from support.daemon import cohortd_binary
+from support.daemon import cohort_binary, cohortd_binary
 from support.disks import add_disk
 from support.images import sparse_image
 from support.qmp_proxy import DROP
@@ -420,6 +420,53 @@ def test_a_client_that_died_leaves_nothing_pending_for_ever(rig):
     rig.check_everything()
     rig.check_nothing_left()
     check_forgotten(rig)
+
+
+def traced_backup(rig):
+    "Its syncs and what it says, one line each, in order."
+    trace = rig.folder / "trace"
+    process = subprocess.run(
+        ["strace", "-f", "-y", "-s", "400", "-o", trace,
+         "-e", "trace=fsync,write,sendto,sendmsg",
+         cohort_binary(), *map(str, rig.words())],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert process.returncode == OK, process.stderr
+    return trace.read_text().splitlines()
+
+
+def test_what_is_found_is_synced_before_it_is_acknowledged(rig):
+    """The run before may have died between the rename that publishes and the
+    sync of the directory: the record must not go before the name is durable."""
+    rig.backup()
+    change(rig, 1)
+    run_until(rig, "before", "x-cohort-acknowledge", 2, kill_and_drop)
+    assert len(rig.points()) == 2
+    lines = traced_backup(rig)
+    acknowledged = next(i for i, line in enumerate(lines)
+                        if "x-cohort-acknowledge" in line)
+    synced = [line for line in lines[:acknowledged]
+              if "fsync(" in line and f"<{rig.repo}>)" in line]
+    assert synced, "\n".join(lines[:acknowledged])
+
+
+def test_a_prepared_point_is_synced_before_it_is_published(rig):
+    "Its manifest, its directory, then the name."
+    rig.backup()
+    change(rig, 1)
+
+    def kill(process):
+        kill_cohort(process)
+        wait_concluded(rig)
+    run_until(rig, "after", "job-finalize", 1, kill)
+    partial, = [name for name in os.listdir(rig.repo)
+                if name.startswith(".partial-")]
+    lines = traced_backup(rig)
+    published = next(i for i, line in enumerate(lines)
+                     if "fsync(" in line and f"<{rig.repo}>)" in line)
+    directory = rig.repo / partial
+    for found in (directory / "manifest.json", directory):
+        assert any("fsync(" in line and f"<{found}>)" in line
+                   for line in lines[:published]), "\n".join(lines)
 
 
 def test_status_does_not_wait_or_settle(rig):

@@ -74,10 +74,10 @@ def by_filter(daemon):
     export(daemon, "temp", "instant")
 
 
-def snapshot_access(daemon):
-    cbw(daemon, "temp")
+def snapshot_access(daemon, options=(), **more):
+    cbw(daemon, "temp", **dict(options))
     daemon.qmp.command("blockdev-add", driver="snapshot-access",
-                       node_name="access", file="cbw")
+                       node_name="access", file="cbw", **more)
     export(daemon, "cbw", "guest", writable=True)
     export(daemon, "access", "instant")
 
@@ -159,19 +159,26 @@ def test_a_broken_backup_makes_its_overlay_unreadable(daemon):
     assert "error" in said
 
 
-def test_a_guest_does_not_wait_for_readers_of_what_is_saved(
-        cohortd, nbd_client, hanging_disk, request):
-    "The target hangs under a reader; what it reads is overwritten once more."
+@pytest.fixture
+def hung_target(cohortd, hanging_disk, request):
+    "A daemon with `disk`, and `temp` which can hang."
     daemon = cohortd(nbd=True)
     request.addfinalizer(hanging_disk.go_on)
     disk = random_image(daemon.folder / "disk.raw", MIB, 1)
-    old = pathlib.Path(disk).read_bytes()[:4 * KIB]
     daemon.qmp.command("blockdev-add", raw_options("disk", disk))
     daemon.qmp.command("blockdev-add", raw_options(
         "temp", hanging_disk.path, cache={"direct": True}))
-    snapshot_access(daemon)
-    guest = nbd_client(daemon.nbd_uri("guest"))
-    instant = nbd_client(daemon.nbd_uri("instant"))
+    return daemon
+
+
+def test_a_guest_does_not_wait_for_readers_of_what_is_saved(
+        hung_target, nbd_client, hanging_disk):
+    "The target hangs under a reader; what it reads is overwritten once more."
+    disk = hung_target.folder / "disk.raw"
+    old = disk.read_bytes()[:4 * KIB]
+    snapshot_access(hung_target)
+    guest = nbd_client(hung_target.nbd_uri("guest"))
+    instant = nbd_client(hung_target.nbd_uri("instant"))
     guest.pwrite(b"a" * 512, 0)
     hanging_disk.hang()
     content = nbd.Buffer(4 * KIB)
@@ -183,6 +190,35 @@ def test_a_guest_does_not_wait_for_readers_of_what_is_saved(
     hanging_disk.go_on()
     assert ends(instant, reading, 20)
     assert content.to_bytearray() == old
+
+
+def test_a_guest_whose_save_takes_too_long_fails(hung_target, nbd_client,
+                                                 hanging_disk):
+    "cbw-timeout: so do others at the same cluster; the snapshot stays right."
+    old = (hung_target.folder / "disk.raw").read_bytes()[:4 * KIB]
+    snapshot_access(hung_target, {"cbw_timeout": 1})
+    guest = nbd_client(hung_target.nbd_uri("guest"))
+    hanging_disk.hang()
+    for offset in (0, 512):
+        with pytest.raises(nbd.Error):
+            guest.pwrite(b"a" * 512, offset)
+    hanging_disk.go_on()
+    guest.pwrite(b"b" * 512, 0)
+    assert guest.pread(1024, 0) == b"b" * 512 + old[512:1024]
+    assert nbd_client(hung_target.nbd_uri("instant")).pread(4 * KIB, 0) == old
+
+
+def test_a_save_that_takes_too_long_breaks_the_snapshot(
+        hung_target, nbd_client, hanging_disk):
+    "cbw-timeout with on-cbw-error=break-snapshot: the guest goes on."
+    snapshot_access(hung_target, {"cbw_timeout": 1,
+                                  "on_cbw_error": "break-snapshot"})
+    guest = nbd_client(hung_target.nbd_uri("guest"))
+    hanging_disk.hang()
+    guest.pwrite(b"a" * 512, 0)
+    assert guest.pread(512, 0) == b"a" * 512
+    with pytest.raises(nbd.Error):
+        nbd_client(hung_target.nbd_uri("instant")).pread(512, 512 * KIB)
 
 
 def test_what_lies_on_the_target_from_now_on_is_written(daemon):
@@ -226,11 +262,14 @@ def test_only_what_is_dirty_can_be_read(daemon):
 
 
 def test_a_backup_from_snapshot_access_frees_what_it_has_copied(daemon):
-    "discard-source: the target of the node shrinks as the backup proceeds."
+    "discard-source: the target of the node is empty then, and nobody reads it."
     before = daemon.folder / "before"
     run("cp", daemon.folder / "disk.raw", before)
-    by_snapshot_access(daemon)
+    temp = pathlib.Path(sparse_image(daemon.folder / "temp.raw", SIZE))
+    daemon.qmp.command("blockdev-add", raw_options("temp", temp))
+    snapshot_access(daemon, discard="unmap")
     qemu_io(daemon.nbd_uri("guest"), *words("write", OVERWRITES))
+    assert temp.stat().st_blocks > 0
     daemon.qmp.command("block-export-del", id="export-instant", mode="hard")
     daemon.qmp.wait_event("BLOCK_EXPORT_DELETED")
     target = sparse_image(daemon.folder / "target.raw", SIZE)
@@ -239,6 +278,26 @@ def test_a_backup_from_snapshot_access_frees_what_it_has_copied(daemon):
                        target="target", sync="full", discard_source=True)
     assert "error" not in daemon.qmp.wait_job_gone("j")["data"]
     run("cmp", before, target)
+    assert temp.stat().st_blocks == 0
+    qemu_io(daemon.nbd_uri("guest"), *words("read", OVERWRITES))
+    export(daemon, "access", "instant")
+    said = qemu_io(daemon.nbd_uri("instant"), "read 0 64k", read_only=True,
+                   check=False)
+    assert "not permitted" in said
+
+
+@pytest.mark.parametrize("command", ["write 0 64k", "write -z 0 64k"])
+def test_a_snapshot_cannot_be_written(daemon, command):
+    "Though a job may discard of it what it has copied."
+    by_snapshot_access(daemon)
+    for name in ("export-instant", "export-guest"):
+        daemon.qmp.command("block-export-del", id=name, mode="hard")
+        daemon.qmp.wait_event("BLOCK_EXPORT_DELETED")
+    export(daemon, "access", "instant", writable=True)
+    said = qemu_io(daemon.nbd_uri("instant"), command, check=False)
+    assert "not permitted" in said
+    qemu_io(daemon.nbd_uri("instant"), *words("read", PATTERNS),
+            read_only=True)
 
 
 @pytest.mark.parametrize("options, word", [
