@@ -34,6 +34,7 @@ struct block_copy *block_copy_new(struct block_node *source,
     copy->events = *events;
     copy->retry_from = UINT64_MAX;
     range_lock_init(&copy->reading);
+    list_init(&copy->waiting);
     list_init(&copy->discarding);
     list_init(&copy->spare);
     co_queue_init(&copy->changed);
@@ -301,8 +302,26 @@ static bool is_kept(const struct copy_task *task)
 
 static void co_task_hold(struct copy_task *task)
 {
+    list_append(&task->copy->waiting, &task->link);
     co_range_lock(&task->copy->reading, &task->hold, task->offset, task->bytes);
+    list_remove(&task->link);
     task->holds = true;
+}
+
+/* A claimed cluster may be held by somebody who came before the claim. */
+bool block_copy_is_unread(const struct block_copy *copy, uint64_t offset)
+{
+    if (bitmap_get(copy->remaining, offset)) {
+        return true;
+    }
+    LIST_FOREACH(link, &copy->waiting) {
+        const struct copy_task *task = LIST_ENTRY(link, struct copy_task, link);
+
+        if (offset >= task->offset && offset - task->offset < task->bytes) {
+            return true;
+        }
+    }
+    return false;
 }
 
 int co_copy_task_read(struct copy_task *task)

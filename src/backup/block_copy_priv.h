@@ -18,6 +18,8 @@ struct block_copy {
     /* Source ranges being read, and those saved by a guest that pays until they
      * are on the target: a guest's write to them has to wait. */
     struct range_lock reading;
+    struct list waiting; /* copy_task.link: those that wait for their range, and
+                               have not read it */
     struct list discarding; /* copy_task.discard_link: those that do */
     struct list spare;      /* idle tasks with their buffers */
     size_t spare_count;
@@ -42,7 +44,7 @@ struct block_copy {
 
 /* One transfer. From a pool; its buffer stays with it. */
 struct copy_task {
-    struct list link; /* block_copy.spare */
+    struct list link; /* block_copy.spare, or .waiting */
     struct block_copy *copy;
     uint64_t offset;
     uint64_t bytes;
@@ -70,6 +72,9 @@ int co_copy_task_read(struct copy_task *task);
 /* Coroutine bodies: write and end; read, write and end. `opaque` is the task. */
 void co_copy_task_write(void *opaque);
 void co_copy_task_transfer(void *opaque);
+
+/* Is the cluster at `offset` as it was, in the source alone? For who holds it. */
+bool block_copy_is_unread(const struct block_copy *copy, uint64_t offset);
 
 /* The copy breaks, for what happened in the foreground. */
 void block_copy_break(struct block_copy *copy,

@@ -52,9 +52,8 @@ struct run {
 
 static bool is_alike(const struct cbw_node *cbw, uint64_t a, uint64_t b)
 {
-    const struct bitmap *remaining = cbw->copy->remaining;
-
-    return bitmap_get(remaining, a) == bitmap_get(remaining, b) &&
+    return block_copy_is_unread(cbw->copy, a) ==
+               block_copy_is_unread(cbw->copy, b) &&
            bitmap_get(cbw->access, a) == bitmap_get(cbw->access, b);
 }
 
@@ -104,7 +103,7 @@ static int co_run_begin(struct run *run,
     }
     run->bytes = min_u64(next, end) - offset;
     run->place =
-        bitmap_get(cbw->copy->remaining, offset) ? cbw->file : cbw->target;
+        block_copy_is_unread(cbw->copy, offset) ? cbw->file : cbw->target;
     if (run->place == cbw->target) {
         let_go(cbw, &run->hold);
     }

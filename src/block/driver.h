@@ -124,6 +124,9 @@ struct block_driver {
      * thread, no request is under way. NULL: cannot bear that, and it will not
      * happen. */
     void (*children_changed)(struct block_node *node);
+    /* Why the node can have no backing node, a constant sentence; NULL: it can.
+     * Main thread. Itself NULL: each node can, if there is a role "backing". */
+    const char *(*backing_problem)(const struct block_node *node);
     /* The node has come to rest, and may go to another home; and on the home it
      * has then, it goes on. NULL: nothing is tied to the thread (a timer would
      * be). Plain callbacks on the home thread. */

@@ -81,6 +81,16 @@ const struct json_value *block_tracking_options(const struct block_node *node)
     return node->tracking;
 }
 
+bool block_ignores_flushes(const struct block_node *node)
+{
+    for (size_t i = 0; i < node->path_count; i++) {
+        if (node->path_written[i] && node->path[i]->common.no_flush) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool block_is_top(const struct block_node *node)
 {
     return list_is_empty(&node->parents);

@@ -134,6 +134,9 @@ bool block_is_named_by_user(const struct block_node *node);
 /* What its options say of tracking (x-cohort-tracking, as it came); NULL: nothing.
  * Borrowed; for the watcher, the graph itself makes nothing of it. */
 const struct json_value *block_tracking_options(const struct block_node *node);
+/* Is a flush of it without effect, at least in part: does it have cache.no-flush,
+ * or one that writes to it get to? Main thread. */
+bool block_ignores_flushes(const struct block_node *node);
 /* No other node uses it as a child. */
 bool block_is_top(const struct block_node *node);
 

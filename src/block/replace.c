@@ -72,6 +72,11 @@ static int check_overlay(const struct block_node *from,
                          "'%s' has no backing file",
                          to->name, from->name, to->driver->name);
     }
+    if (to->driver->backing_problem != NULL &&
+        to->driver->backing_problem(to) != NULL) {
+        return error_set(err, -EINVAL, "node '%s' can have no backing file: %s",
+                         block_name(to), to->driver->backing_problem(to));
+    }
     if (block_child(to, "backing") != NULL) {
         return error_set(err, -EINVAL,
                          "node '%s' cannot be put above node '%s': it has a "

@@ -5,6 +5,7 @@
 
 #include "cli/daemon_jobs.h"
 #include "cli/settle_priv.h"
+#include "repo/durable.h"
 
 static int remove_targets(struct settlement *settlement, GError **err)
 {
@@ -83,9 +84,15 @@ static int acknowledge(struct settlement *settlement, GError **err)
 
 int settle_clean(struct settlement *settlement, GError **err)
 {
-    int ret = daemon_jobs_dismiss_all(settlement->client,
-                                      settlement->repository->prefix, err);
+    /* What was found published or gone may be so in a cache only: who did it may
+     * have died before it was durable. What is given up now tells of it. */
+    int ret = durable_sync(settlement->repository->fd,
+                           settlement->repository->path, err);
 
+    if (ret == 0) {
+        ret = daemon_jobs_dismiss_all(settlement->client,
+                                      settlement->repository->prefix, err);
+    }
     if (ret == 0) {
         g_clear_pointer(&settlement->nodes, g_ptr_array_unref);
         ret = daemon_nodes_query(settlement->client, &settlement->nodes, err);

@@ -141,20 +141,26 @@ static int read_retired_record(void *opaque,
     return 0;
 }
 
-/* A list that cannot be read is as good as none: its runs are unknown then. */
-static void co_read_retired(struct scan *scan)
+/* A damaged list is as good as none: its runs are unknown then. But nothing may be
+ * sealed, or the list written anew, because it could not be read just now. */
+static int co_read_retired(struct scan *scan, GError **err)
 {
     g_autoptr(GByteArray) content = NULL;
     struct commit_header header;
     struct commit_file_end end;
+    int ret = co_state_directory_get(scan->directory, RETIRED_NAME,
+                                     COMMIT_FILE_BYTES_MAX, &content, err);
 
-    if (co_state_directory_get(scan->directory, RETIRED_NAME,
-                               COMMIT_FILE_BYTES_MAX, &content, NULL) == 0 &&
-        commit_file_parse(content->data, content->len, RETIRED_NAME,
-                          read_retired_record, scan->retired, &header, &end,
-                          NULL) < 0) {
+    if (ret == -ENOENT || ret == -EFBIG) {
+        g_clear_error(err);
+        return 0;
+    }
+    if (ret == 0 && commit_file_parse(content->data, content->len, RETIRED_NAME,
+                                      read_retired_record, scan->retired,
+                                      &header, &end, NULL) < 0) {
         g_array_set_size(scan->retired, 0);
     }
+    return ret;
 }
 
 static bool is_retired(const struct scan *scan, const struct journal_id *run)
@@ -382,8 +388,8 @@ static int co_scan_begin(struct scan *scan,
     scan->runs = g_ptr_array_new_with_free_func(free_run_files);
     scan->sealed = g_ptr_array_new_with_free_func(free_sealed);
     scan->retired = g_array_new(FALSE, FALSE, sizeof(struct journal_id));
-    co_read_retired(scan);
-    ret = co_scan_files(scan, err);
+    ret = co_read_retired(scan, err);
+    ret = ret < 0 ? ret : co_scan_files(scan, err);
     if (ret < 0) {
         scan_end(scan);
         return ret;
@@ -393,34 +399,6 @@ static int co_scan_begin(struct scan *scan,
 }
 
 /* --- Asking ------------------------------------------------------------------------- */
-
-static enum outcome outcome_of(enum commit_verdict verdict)
-{
-    switch (verdict) {
-    case COMMIT_VERDICT_COMMITTED: return OUTCOME_COMMITTED;
-    case COMMIT_VERDICT_ABORTED: return OUTCOME_ABORTED;
-    case COMMIT_VERDICT_UNKNOWN: break;
-    }
-    return OUTCOME_UNKNOWN;
-}
-
-static enum outcome ask_sealed(const struct sealed_run *run,
-                               const struct journal_id *txid,
-                               char **ret_reason)
-{
-    const struct commit_transaction *known = sealed_run_find(run, txid);
-    enum outcome outcome = OUTCOME_ABORTED; /* presumed */
-
-    if (known != NULL) {
-        outcome = outcome_of(known->verdict);
-    } else if (run->damage != NULL) {
-        outcome = OUTCOME_UNKNOWN;
-    }
-    if (outcome == OUTCOME_UNKNOWN && ret_reason != NULL) {
-        *ret_reason = g_strdup(run->damage);
-    }
-    return outcome;
-}
 
 static struct sealed_run *find_sealed(const struct scan *scan,
                                       const struct journal_id *run)
@@ -456,7 +434,7 @@ static enum outcome ask_run(const struct scan *scan,
     char text[JOURNAL_ID_TEXT_BYTES];
 
     if (sealed != NULL) {
-        return ask_sealed(sealed, txid, ret_reason);
+        return sealed_run_ask(sealed, txid, ret_reason);
     }
     if (is_alive(scan, run)) {
         return OUTCOME_PENDING;
@@ -483,7 +461,7 @@ static enum outcome ask_all(const struct scan *scan,
         const struct sealed_run *run = g_ptr_array_index(scan->sealed, i);
 
         if (sealed_run_find(run, txid) != NULL || run->damage != NULL) {
-            return ask_sealed(run, txid, ret_reason);
+            return sealed_run_ask(run, txid, ret_reason);
         }
     }
     return OUTCOME_ABORTED;

@@ -40,6 +40,10 @@ int co_sealed_run_write(struct state_directory *directory,
                         const struct sealed_run *run,
                         GError **err);
 
+/* How it ended. `ret_reason`: NULL, or why that is unknown; the caller frees it. */
+enum outcome sealed_run_ask(const struct sealed_run *run,
+                            const struct journal_id *txid,
+                            char **ret_reason);
 /* Will nobody ask for any of the run again? */
 bool sealed_run_is_over(const struct sealed_run *run);
 

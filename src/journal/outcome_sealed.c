@@ -438,3 +438,33 @@ bool sealed_run_is_over(const struct sealed_run *run)
     /* Of a damaged log nobody knows who may still ask. */
     return run->damage == NULL;
 }
+
+/* --- Asking ------------------------------------------------------------------------- */
+
+static enum outcome outcome_of(enum commit_verdict verdict)
+{
+    switch (verdict) {
+    case COMMIT_VERDICT_COMMITTED: return OUTCOME_COMMITTED;
+    case COMMIT_VERDICT_ABORTED: return OUTCOME_ABORTED;
+    case COMMIT_VERDICT_UNKNOWN: break;
+    }
+    return OUTCOME_UNKNOWN;
+}
+
+enum outcome sealed_run_ask(const struct sealed_run *run,
+                            const struct journal_id *txid,
+                            char **ret_reason)
+{
+    const struct commit_transaction *known = sealed_run_find(run, txid);
+    enum outcome outcome = OUTCOME_ABORTED; /* presumed */
+
+    if (known != NULL) {
+        outcome = outcome_of(known->verdict);
+    } else if (run->damage != NULL) {
+        outcome = OUTCOME_UNKNOWN;
+    }
+    if (outcome == OUTCOME_UNKNOWN && ret_reason != NULL) {
+        *ret_reason = g_strdup(run->damage);
+    }
+    return outcome;
+}

@@ -210,6 +210,35 @@ static int refuse_options(struct block_node *node,
                                    block_name(node), why);
 }
 
+/* A disk that is never flushed may lose anything at any time, and say nothing. Those
+ * that have a tracking file are not opened so: it would not hold. */
+static int co_refuse_unflushed(struct tracking *tracking,
+                               struct block_node *node,
+                               char **image_path,
+                               GError **err)
+{
+    g_autofree char *path = NULL;
+    struct storage_stat found;
+
+    if (*image_path == NULL || !block_ignores_flushes(node)) {
+        return 0;
+    }
+    path = co_choose_path(tracking, *image_path, false, err);
+    if (path == NULL) {
+        return -EINVAL;
+    }
+    if (block_tracking_options(node) != NULL ||
+        co_storage_stat(tracking->storage, path, &found) == 0) {
+        return error_set(err, -EINVAL,
+                         "node '%s' has cache.no-flush=on, with which no "
+                         "persistent bitmap can be kept: leave that out, or "
+                         "x-cohort-tracking and '%s'",
+                         block_name(node), path);
+    }
+    g_clear_pointer(image_path, g_free);
+    return 0;
+}
+
 static int co_open_tracked(struct tracking *tracking,
                            struct block_node *node,
                            GError **err)
@@ -218,6 +247,9 @@ static int co_open_tracked(struct tracking *tracking,
     struct tracking_settings settings = tracking->defaults;
     int ret = refuse_options(node, image_path, err);
 
+    if (ret == 0) {
+        ret = co_refuse_unflushed(tracking, node, &image_path, err);
+    }
     if (ret == 0) {
         ret = tracking_settings_read_node(
             &tracking->defaults, block_tracking_options(node), &settings, err);
@@ -401,6 +433,13 @@ int co_tracking_ensure(struct tracking *tracking,
         return error_set(err, -EROFS,
                          "Node '%s' is read-only, and so are its persistent "
                          "bitmaps",
+                         block_name(node));
+    }
+    if (block_ignores_flushes(node)) {
+        return error_set(err, -ENOTSUP,
+                         "Node '%s' has cache.no-flush=on: what is written to "
+                         "it may be lost at any time, and so would be its "
+                         "persistent bitmaps",
                          block_name(node));
     }
     image_path = co_image_path(image);

@@ -192,6 +192,35 @@ def test_a_guest_does_not_wait_for_readers_of_what_is_saved(
     assert content.to_bytearray() == old
 
 
+def test_who_read_before_the_guest_wrote_sees_the_disk(
+        cohortd, nbd_client, hanging_disk, request):
+    "Two readers hold a cluster when a guest's write claims it."
+    daemon = cohortd(nbd=True)
+    request.addfinalizer(hanging_disk.go_on)
+    old = b"o" * (64 * KIB)
+    daemon.qmp.command("blockdev-add", raw_options(
+        "disk", hanging_disk.path, cache={"direct": True}))
+    export(daemon, "disk", "first", writable=True)
+    nbd_client(daemon.nbd_uri("first")).pwrite(old, 0)
+    daemon.qmp.command("block-export-del", id="export-first", mode="hard")
+    daemon.qmp.wait_event("BLOCK_EXPORT_DELETED")
+    temp = sparse_image(daemon.folder / "temp.raw", MIB)
+    daemon.qmp.command("blockdev-add", raw_options("temp", temp))
+    snapshot_access(daemon)
+    guest = nbd_client(daemon.nbd_uri("guest"))
+    instant = nbd_client(daemon.nbd_uri("instant"))
+    hanging_disk.hang()
+    contents = [nbd.Buffer(64 * KIB) for _ in range(4)]
+    readings = [instant.aio_pread(content, 0) for content in contents]
+    hanging_disk.wait_for_hung("Read")
+    writing = guest.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(512)), 0)
+    hanging_disk.go_on()
+    for reading in readings:
+        assert ends(instant, reading, 20)
+    assert ends(guest, writing, 20)
+    assert [content.to_bytearray() == old for content in contents] == [True] * 4
+
+
 def test_a_guest_whose_save_takes_too_long_fails(hung_target, nbd_client,
                                                  hanging_disk):
     "cbw-timeout: so do others at the same cluster; the snapshot stays right."

@@ -310,3 +310,23 @@ def test_an_overlay_is_tracked_as_the_disk_was(cohortd, folder, disk):
         "backing": "disk"})
     found = other.qmp.bitmap("top", "b0")
     assert "durability=process" in found["x-cohort-reason"]
+
+
+@pytest.mark.parametrize("place", ["node", "child"])
+def test_a_disk_that_is_never_flushed_is_not_tracked(cohortd, disk, place):
+    "cache.no-flush=on: no persistent bitmap; one that is there is not opened so."
+    options = raw_options("disk", disk)
+    (options if place == "node" else options["file"])["cache"] = {
+        "no-flush": True}
+    daemon = cohortd()
+    daemon.qmp.command("blockdev-add", options)
+    error = daemon.qmp.error("block-dirty-bitmap-add", node="disk", name="b0",
+                             persistent=True)
+    assert "no-flush" in str(error)
+    add_bitmap(daemon, "disk")
+    daemon.quit()
+    daemon = start(cohortd, disk)
+    add_bitmap(daemon, "disk", persistent=True)
+    daemon.quit()
+    error = cohortd().qmp.error("blockdev-add", options)
+    assert "no-flush" in str(error) and f"{disk}.cbt" in str(error)

@@ -321,6 +321,25 @@ def test_a_data_file_that_is_the_image_is_refused(folder, refusal):
     assert "disk.qcow2" in refusal(path)
 
 
+def test_a_raw_data_file_and_a_backing_node_exclude_each_other(folder,
+                                                               cohortd):
+    """Given as an option, or by a snapshot: what reads the data file alone would
+    not see what lies below."""
+    create(folder / "base.qcow2", MIB)
+    path = create(folder / "disk.qcow2", MIB, data_file=folder / "data",
+                  data_file_raw="on")
+    daemon = cohortd()
+    qmp = daemon.qmp
+    qmp.command("blockdev-add", {"driver": "qcow2", "node-name": "base",
+                                 "file": child(folder / "base.qcow2")})
+    disk = {"driver": "qcow2", "node-name": "disk", "file": child(path)}
+    said = qmp.error("blockdev-add", {**disk, "backing": "base"}).desc
+    assert "whole disk" in said
+    qmp.command("blockdev-add", {**disk, "backing": None})
+    said = qmp.error("blockdev-snapshot", node="base", overlay="disk").desc
+    assert "whole disk" in said
+
+
 def test_a_cluster_elsewhere_in_a_data_file_fails(folder, serve):
     """With an external data file each cluster has one place only."""
     path = folder / "disk.qcow2"

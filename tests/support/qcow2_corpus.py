@@ -193,6 +193,53 @@ def good_zstd():
     return Image(incompatible=COMPRESSION, compression=1)
 
 
+def other_clusters(bits, entries, incompatible=0):
+    """An image of 16 clusters of other sizes: header, refcount table and block, L1
+    and L2 table, then one cluster of data. `entries`: what the L2 table begins
+    with."""
+    cluster = 1 << bits
+    data = bytearray(6 * cluster)
+    for name, value in dict(
+            magic=0x514649fb, version=3, cluster_bits=bits, size=16 * cluster,
+            l1_count=1, l1_offset=3 * cluster, refcount_table_offset=cluster,
+            refcount_table_clusters=1, refcount_order=4, header_length=112,
+            incompatible=incompatible).items():
+        offset, form = FIELDS[name]
+        struct.pack_into(form, data, offset, value)
+    struct.pack_into(">Q", data, cluster, 2 * cluster)
+    struct.pack_into(">6H", data, 2 * cluster, *[1] * 6)
+    struct.pack_into(">Q", data, 3 * cluster, COPIED | 4 * cluster)
+    struct.pack_into(f">{len(entries)}Q", data, 4 * cluster, *entries)
+    data[5 * cluster:] = b"\x44" * cluster
+    return data
+
+
+@image
+def good_larger_clusters():
+    """Nothing is wrong: clusters of 1 KiB, which can be written compressed."""
+    return other_clusters(10, [COPIED | 5 << 10, 1])
+
+
+@image
+def good_subclusters():
+    """Nothing is wrong: extended L2 entries; a cluster that is there in part, one
+    that is zeroes in part."""
+    return other_clusters(14, [COPIED | 5 << 14, 0xf0 << 32 | 0x0f,
+                               0, 0xff << 32], EXTENDED)
+
+
+@image
+def good_raw_data_file():
+    """Nothing is wrong: an external data file, which is the disk."""
+    result = Image(incompatible=DATA_FILE, autoclear=2)
+    result.extension(DATA_FILE_NAME, b"data")
+    for cluster in (0, 64):
+        offset = struct.unpack_from(">Q", result.data, L2 + 8 * cluster)[0]
+        result.refcount(offset & ~COPIED, 0)
+        result.entry(cluster, COPIED | cluster * CLUSTER)
+    return result
+
+
 # The header.
 
 @image

@@ -144,6 +144,17 @@ static void derive(struct qcow2_image *image)
         (header->autoclear & QCOW2_AUTOCLEAR_DATA_FILE_RAW) != 0;
 }
 
+/* Nobody who reads such a data file alone would see what lies below. */
+static const char *find_backing_problem(const struct qcow2_image *image)
+{
+    return image->data_is_raw ? "its data file is the whole disk" : NULL;
+}
+
+static const char *qcow2_backing_problem(const struct block_node *node)
+{
+    return find_backing_problem(block_state(node));
+}
+
 /* `image` borrows its children. */
 static int take_children(struct qcow2_image *image, GError **err)
 {
@@ -162,6 +173,11 @@ static int take_children(struct qcow2_image *image, GError **err)
                          "node '%s': image '%s' has no external data file, so "
                          "'data-file' cannot be given",
                          block_name(node), image_name(node));
+    }
+    if (image->backing != NULL && find_backing_problem(image) != NULL) {
+        return error_set(
+            err, -EINVAL, "node '%s': image '%s' can have no backing file: %s",
+            block_name(node), image_name(node), find_backing_problem(image));
     }
     image->data = image->external_data ? data_file : image->file;
     return 0;
@@ -467,5 +483,6 @@ const struct block_driver driver_qcow2 = {
     .drained = qcow2_drained,
     .undrained = qcow2_undrained,
     .children_changed = qcow2_children_changed,
+    .backing_problem = qcow2_backing_problem,
     .co_info = co_qcow2_info,
 };

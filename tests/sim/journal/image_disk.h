@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* A block driver over a file of a storage: "simimage", option `path`. So an image
- * and its tracking file crash together. */
+/* Block drivers over a file of a storage: "simimage", option `path`. So an image
+ * and its tracking file crash together. The other, "file", is the same under the
+ * name by which the journal knows what it can track. */
 #ifndef SIM_JOURNAL_IMAGE_DISK_H
 #define SIM_JOURNAL_IMAGE_DISK_H
 

@@ -66,10 +66,15 @@ static GBytes *share(GBytes *bytes)
 
 struct oracle_state *oracle_copy(const struct oracle_bitmap *bitmap)
 {
-    const struct oracle_state *state =
-        g_ptr_array_index(bitmap->states, bitmap->states->len - 1);
+    return oracle_state_copy(
+        g_ptr_array_index(bitmap->states, bitmap->states->len - 1));
+}
+
+struct oracle_state *oracle_state_copy(const struct oracle_state *state)
+{
     struct oracle_state *copy = g_memdup2(state, sizeof(*state));
 
+    copy->by = NULL;
     copy->since = share(state->since);
     copy->also = share(state->also);
     copy->until = share(state->until);
@@ -142,6 +147,31 @@ static bool same_base(const struct bitmap_base *a, const struct bitmap_base *b)
            memcmp(a->points, b->points, sizeof(a->points)) == 0;
 }
 
+bool oracle_is_in(const struct oracle_state *state,
+                  struct dirty_bitmap *found,
+                  const struct bitmap_base *base,
+                  GBytes *content,
+                  uint64_t *ret_missed)
+{
+    uint64_t missed;
+
+    if (ret_missed != NULL) {
+        *ret_missed = UINT64_MAX;
+    }
+    if (found == NULL || state->absent) {
+        return found == NULL && state->absent;
+    }
+    if (!same_base(base, &state->base) ||
+        (state->until == NULL) != dirty_bitmap_is_enabled(found)) {
+        return false;
+    }
+    missed = find_missed(state, dirty_bitmap_bits(found), content);
+    if (ret_missed != NULL) {
+        *ret_missed = missed;
+    }
+    return missed == UINT64_MAX;
+}
+
 static char *check_bitmap(struct oracle_bitmap *bitmap,
                           struct dirty_bitmap *found,
                           const struct bitmap_base *base,
@@ -186,7 +216,7 @@ static char *check_bitmap(struct oracle_bitmap *bitmap,
         bitmap->name, missed);
 }
 
-static void forget(struct oracle_bitmap *bitmap)
+void oracle_forget(struct oracle_bitmap *bitmap)
 {
     struct oracle_state *state = g_new0(struct oracle_state, 1);
 
@@ -225,11 +255,11 @@ char *oracle_check(struct oracle *oracle,
                     g_strdup_printf("bitmap '%s' is inconsistent: %s",
                                     bitmap->name, dirty_bitmap_reason(found));
             }
-            forget(bitmap);
+            oracle_forget(bitmap);
             continue;
         }
         if (found == NULL && may_be_inconsistent) {
-            forget(bitmap);
+            oracle_forget(bitmap);
             continue;
         }
         if (found != NULL && !tracker_base(tracker, found, &base)) {

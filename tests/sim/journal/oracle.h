@@ -22,6 +22,7 @@ struct oracle_state {
     GBytes *until; /* disabled: what the disk held then; NULL: it records */
     GBytes *must;  /* bytes of one flag per sector, from merges; NULL: none */
     struct bitmap_base base;
+    void *by; /* whatever decides whether it came to be; the user's */
 };
 
 struct oracle_bitmap {
@@ -40,10 +41,22 @@ void oracle_release(struct oracle *oracle);
 struct oracle_bitmap *oracle_bitmap(struct oracle *oracle, const char *name);
 /* A copy of its only state, to be changed; owned by the caller until told. */
 struct oracle_state *oracle_copy(const struct oracle_bitmap *bitmap);
+struct oracle_state *oracle_state_copy(const struct oracle_state *state);
 /* From the instant on it may be in this state, too (consumed). */
 void oracle_may(struct oracle_bitmap *bitmap, struct oracle_state *state);
 /* It is in the state told last, or, `stands` false, in the one before. */
 void oracle_decide(struct oracle_bitmap *bitmap, bool stands);
+
+/* Can the bitmap (NULL: there is none) be in that state, on a disk that holds
+ * `content`? `*ret_missed` (may be NULL): all is right but that the sector there is
+ * clean, UINT64_MAX: no. */
+bool oracle_is_in(const struct oracle_state *state,
+                  struct dirty_bitmap *found,
+                  const struct bitmap_base *base,
+                  GBytes *content,
+                  uint64_t *ret_missed);
+/* There is no such bitmap, whatever was before. */
+void oracle_forget(struct oracle_bitmap *bitmap);
 
 /* What recovery found: `content` is what the disk holds now. NULL, or a sentence (owned) that says what
  * does not hold. After a crash the state that the bitmap is found in becomes its

@@ -42,6 +42,7 @@ void storage_memory_free(struct storage_memory *memory)
     g_ptr_array_unref(memory->inodes);
     g_free(memory->died_in);
     g_free(memory->fail_sync_suffix);
+    g_free(memory->fail_read_suffix);
     g_free(memory->fail_write_suffix);
     g_free(memory);
 }
@@ -68,6 +69,14 @@ void storage_memory_crash_at_sync(struct storage_memory *memory,
 {
     memory->crash_at_names = names;
     memory->crash_at_sync = count;
+}
+
+void storage_memory_observe(struct storage_memory *memory,
+                            storage_observe_fn observe,
+                            void *opaque)
+{
+    memory->observe = observe;
+    memory->observe_opaque = opaque;
 }
 
 bool storage_memory_is_dead(const struct storage_memory *memory)
@@ -119,8 +128,15 @@ void storage_memory_reboot(struct storage_memory *memory,
     for (guint i = 0; i < memory->inodes->len; i++) {
         struct inode *inode = g_ptr_array_index(memory->inodes, i);
 
+        bool is_same = g_hash_table_size(inode->unsynced) == 0 &&
+                       !inode->size_unsynced && !inode->suspect;
+
         memory_lose_data(memory, inode);
-        drop_cache(inode);
+        if (is_same) {
+            inode->modified_ns = inode->durable_modified_ns;
+        } else {
+            drop_cache(inode);
+        }
     }
     memory_lose_names(memory);
     memory_copy_names(memory->names, memory->durable);
@@ -151,6 +167,15 @@ void storage_memory_fail_writes(struct storage_memory *memory,
     g_free(memory->fail_write_suffix);
     memory->fail_write_suffix = g_strdup(suffix);
     memory->fail_write_error = error;
+}
+
+void storage_memory_fail_reads(struct storage_memory *memory,
+                               const char *suffix,
+                               int error)
+{
+    g_free(memory->fail_read_suffix);
+    memory->fail_read_suffix = g_strdup(suffix);
+    memory->fail_read_error = error;
 }
 
 void storage_memory_set_space(struct storage_memory *memory, uint64_t bytes)
@@ -201,6 +226,11 @@ void storage_memory_poke(struct storage_memory *memory,
     }
     memory_write_data(memory, inode, offset, data, bytes);
     storage_memory_sync_all(memory);
+}
+
+void storage_memory_make_folder(struct storage_memory *memory, const char *path)
+{
+    g_hash_table_add(memory->directories, g_strdup(path));
 }
 
 void storage_memory_remove(struct storage_memory *memory, const char *path)

@@ -27,6 +27,35 @@ enum storage_crash {
 
 struct storage_memory;
 
+/* What is about to happen at a crash point. */
+enum storage_step_kind {
+    STORAGE_STEP_WRITE,
+    STORAGE_STEP_SYNC,
+    STORAGE_STEP_TRUNCATE,
+    STORAGE_STEP_CREATE,
+    STORAGE_STEP_RENAME, /* `path` is the new name */
+    STORAGE_STEP_UNLINK,
+    STORAGE_STEP_SYNC_NAMES,
+};
+
+struct storage_step {
+    enum storage_step_kind kind;
+    const char *path; /* the name that a file got last */
+    uint64_t offset;  /* of a write, as are these */
+    const void *data; /* borrowed */
+    uint64_t bytes;
+};
+
+enum storage_verdict {
+    STORAGE_GOES_ON,
+    STORAGE_DIES,  /* here */
+    STORAGE_FAILS, /* writes: without effect; syncs: as a failed one */
+};
+
+/* Decides about each step; must not wait. */
+typedef enum storage_verdict (
+    *storage_observe_fn)(void *opaque, const struct storage_step *step);
+
 /* `random`: borrowed. */
 struct storage_memory *storage_memory_new(struct random *random);
 void storage_memory_free(struct storage_memory *memory);
@@ -43,6 +72,10 @@ void storage_memory_crash_at(struct storage_memory *memory, uint64_t point);
 void storage_memory_crash_at_sync(struct storage_memory *memory,
                                   bool names,
                                   uint64_t count);
+/* Asked at each crash point, beside what is planned. NULL: nobody is. */
+void storage_memory_observe(struct storage_memory *memory,
+                            storage_observe_fn observe,
+                            void *opaque);
 bool storage_memory_is_dead(const struct storage_memory *memory);
 /* In what it died last: "write /a.cbt"; NULL: it never did. Borrowed. */
 const char *storage_memory_died_in(const struct storage_memory *memory);
@@ -70,6 +103,10 @@ void storage_memory_fail_syncs(struct storage_memory *memory,
 void storage_memory_fail_writes(struct storage_memory *memory,
                                 const char *suffix,
                                 int error);
+/* All reads of paths that end in `suffix` fail. NULL: none. */
+void storage_memory_fail_reads(struct storage_memory *memory,
+                               const char *suffix,
+                               int error);
 /* So many bytes fit; UINT64_MAX: no limit. */
 void storage_memory_set_space(struct storage_memory *memory, uint64_t bytes);
 /* A directory that is not synced yet counts as durable; for set-up. */
@@ -88,6 +125,9 @@ void storage_memory_poke(struct storage_memory *memory,
                          uint64_t offset,
                          const void *data,
                          uint64_t bytes);
+/* Durable at once. */
+void storage_memory_make_folder(struct storage_memory *memory,
+                                const char *path);
 void storage_memory_remove(struct storage_memory *memory, const char *path);
 /* Copies a file as cp would: another inode, new times (`keep_times`: the old
  * modification time). */

@@ -39,6 +39,7 @@ void memory_inode_free(void *opaque)
 {
     struct inode *inode = opaque;
 
+    g_free(inode->name);
     g_byte_array_unref(inode->data);
     g_byte_array_unref(inode->durable);
     g_hash_table_destroy(inode->unsynced);
@@ -199,6 +200,8 @@ void memory_change_names(struct storage_memory *memory,
         g_hash_table_remove(memory->names, gone);
     }
     if (come != NULL) {
+        g_free(inode->name);
+        inode->name = g_strdup(come);
         g_hash_table_replace(memory->names, g_strdup(come), inode);
     }
 }

@@ -24,37 +24,58 @@ static void die(struct storage_memory *memory,
     *ret_dies = true;
 }
 
-/* Every operation passes here. 0, -EIO when dead; `*ret_dies`: it dies now, and
- * may still do a part of its work. */
+static const char *const step_names[] = {
+    [STORAGE_STEP_WRITE] = "write",
+    [STORAGE_STEP_SYNC] = "sync",
+    [STORAGE_STEP_TRUNCATE] = "truncate",
+    [STORAGE_STEP_CREATE] = "create",
+    [STORAGE_STEP_RENAME] = "rename",
+    [STORAGE_STEP_UNLINK] = "unlink",
+    [STORAGE_STEP_SYNC_NAMES] = "sync-directory",
+};
+
+static enum storage_verdict ask(const struct storage_memory *memory,
+                                const struct storage_step *step)
+{
+    return memory->observe == NULL
+               ? STORAGE_GOES_ON
+               : memory->observe(memory->observe_opaque, step);
+}
+
+/* Every operation passes here; `path`: as opened. 0, -EIO when dead; `*ret_dies`:
+ * it dies now, and may still do a part of its work; -EAGAIN: it fails. */
 static int co_pass(struct storage_memory *memory,
-                   const char *operation,
+                   const struct storage_step *step,
                    const char *path,
                    bool *ret_dies)
 {
+    enum storage_verdict verdict;
+
     *ret_dies = false;
     co_reschedule();
     if (memory->dead) {
         return -EIO;
     }
     memory->points++;
-    if (memory->points == memory->crash_at) {
-        die(memory, operation, path, ret_dies);
+    verdict = ask(memory, step);
+    if (memory->points == memory->crash_at || verdict == STORAGE_DIES) {
+        die(memory, step_names[step->kind], path, ret_dies);
     }
-    return 0;
+    return verdict == STORAGE_FAILS && !memory->dead ? -EAGAIN : 0;
 }
 
 /* The same for a sync of a file, or (`names`) for what goes on in a directory. */
 static int co_pass_counted(struct storage_memory *memory,
-                           bool names,
-                           const char *operation,
+                           const struct storage_step *step,
                            const char *path,
                            bool *ret_dies)
 {
-    int ret = co_pass(memory, operation, path, ret_dies);
+    bool names = step->kind != STORAGE_STEP_SYNC;
+    int ret = co_pass(memory, step, path, ret_dies);
 
     if (ret == 0 && !memory->dead && names == memory->crash_at_names &&
         memory->crash_at_sync > 0 && --memory->crash_at_sync == 0) {
-        die(memory, operation, path, ret_dies);
+        die(memory, step_names[step->kind], path, ret_dies);
     }
     return ret;
 }
@@ -85,9 +106,11 @@ static int co_memory_open(struct storage *storage,
     if (memory->dead) {
         ret = -EIO;
     } else if ((flags & STORAGE_CREATE) != 0) {
+        const struct storage_step step = { STORAGE_STEP_CREATE, path, 0, NULL,
+                                           0 };
         bool dies;
 
-        ret = co_pass(memory, "create", path, &dies);
+        ret = co_pass(memory, &step, path, &dies);
         inode = g_hash_table_lookup(memory->names, path);
         if (ret == 0 && (inode != NULL ||
                          g_hash_table_contains(memory->directories, path))) {
@@ -144,11 +167,16 @@ static int co_memory_read(struct storage_file *opened,
                           void *buffer,
                           uint64_t bytes)
 {
+    const struct storage_memory *memory = memory_of(opened->storage);
     const struct inode *inode = file_of(opened)->inode;
 
     co_reschedule();
-    if (memory_of(opened->storage)->dead) {
+    if (memory->dead) {
         return -EIO;
+    }
+    if (memory->fail_read_suffix != NULL &&
+        g_str_has_suffix(opened->path, memory->fail_read_suffix)) {
+        return memory->fail_read_error;
     }
     if (!bytes_range_within(offset, bytes, inode->data->len)) {
         return -ENODATA;
@@ -177,14 +205,16 @@ static int co_memory_write(struct storage_file *opened,
 {
     struct storage_memory *memory = memory_of(opened->storage);
     struct memory_file *file = file_of(opened);
+    const struct storage_step step = { STORAGE_STEP_WRITE, file->inode->name,
+                                       offset, buffer, bytes };
     uint64_t end = offset + bytes;
     bool dies;
     int ret;
 
     g_assert(file->writable);
-    ret = co_pass(memory, "write", opened->path, &dies);
+    ret = co_pass(memory, &step, opened->path, &dies);
     if (ret < 0) {
-        return ret;
+        return -EIO;
     }
     if (fails_writes(memory, opened->path)) {
         return memory->fail_write_error;
@@ -214,12 +244,14 @@ static int co_memory_truncate(struct storage_file *opened, uint64_t bytes)
 {
     struct storage_memory *memory = memory_of(opened->storage);
     struct inode *inode = file_of(opened)->inode;
+    const struct storage_step step = { STORAGE_STEP_TRUNCATE, inode->name,
+                                       bytes, NULL, 0 };
     bool dies;
-    int ret = co_pass(memory, "truncate", opened->path, &dies);
+    int ret = co_pass(memory, &step, opened->path, &dies);
     uint64_t old = inode->data->len;
 
     if (ret < 0) {
-        return ret;
+        return -EIO;
     }
     if (!dies || random_once_in(memory->random, 2)) {
         memory_grow(inode->data, bytes);
@@ -238,14 +270,18 @@ static int co_sync_now(struct storage_file *opened)
 {
     struct storage_memory *memory = memory_of(opened->storage);
     struct inode *inode = file_of(opened)->inode;
+    const struct storage_step step = { STORAGE_STEP_SYNC, inode->name, 0, NULL,
+                                       0 };
     bool dies;
-    int ret = co_pass_counted(memory, false, "sync", opened->path, &dies);
+    int ret = co_pass_counted(memory, &step, opened->path, &dies);
 
-    if (ret < 0) {
-        return ret;
-    }
-    if (dies) {
+    if (ret == -EIO || dies) {
         return -EIO; /* the reboot loses what it loses */
+    }
+    if (ret < 0) {
+        memory_lose_data(memory, inode);
+        inode->suspect = true;
+        return -EIO;
     }
     if (fails_writes(memory, opened->path)) {
         memory_lose_data(memory, inode);
@@ -352,8 +388,9 @@ static int co_memory_rename(struct storage *storage,
 {
     struct storage_memory *memory = memory_of(storage);
     struct inode *inode;
+    const struct storage_step step = { STORAGE_STEP_RENAME, to, 0, NULL, 0 };
     bool dies;
-    int ret = co_pass_counted(memory, true, "rename", to, &dies);
+    int ret = co_pass_counted(memory, &step, to, &dies);
 
     inode = g_hash_table_lookup(memory->names, from);
     if (ret == 0 && inode == NULL) {
@@ -371,8 +408,9 @@ static int co_memory_rename(struct storage *storage,
 static int co_memory_unlink(struct storage *storage, const char *path)
 {
     struct storage_memory *memory = memory_of(storage);
+    const struct storage_step step = { STORAGE_STEP_UNLINK, path, 0, NULL, 0 };
     bool dies;
-    int ret = co_pass_counted(memory, true, "unlink", path, &dies);
+    int ret = co_pass_counted(memory, &step, path, &dies);
 
     if (ret == 0 && !g_hash_table_contains(memory->names, path)) {
         return -ENOENT;
@@ -389,8 +427,10 @@ static int co_memory_unlink(struct storage *storage, const char *path)
 static int co_memory_sync_directory(struct storage *storage, const char *path)
 {
     struct storage_memory *memory = memory_of(storage);
+    const struct storage_step step = { STORAGE_STEP_SYNC_NAMES, path, 0, NULL,
+                                       0 };
     bool dies;
-    int ret = co_pass_counted(memory, true, "sync-directory", path, &dies);
+    int ret = co_pass_counted(memory, &step, path, &dies);
 
     if (ret < 0 || dies) {
         return -EIO;

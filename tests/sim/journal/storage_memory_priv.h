@@ -11,6 +11,7 @@
 /* A file, whatever names it has. */
 struct inode {
     uint64_t number;
+    char *name;          /* that it got last */
     GByteArray *data;    /* as the page cache has it */
     GByteArray *durable; /* as the disk has it */
     /* Sector -> GPtrArray of versions (g_malloc'ed sectors) that were written
@@ -56,12 +57,16 @@ struct storage_memory {
     uint64_t crash_at;      /* value of points; 0: never */
     uint64_t crash_at_sync; /* so many from now; 0: never */
     bool crash_at_names;    /* ... of directories */
+    storage_observe_fn observe;
+    void *observe_opaque;
     bool dead;
     char *died_in; /* the operation and its path; NULL: never */
     uint64_t boots;
     uint64_t fail_sync;
     uint64_t fail_syncs_after; /* so many more, right after that one */
     char *fail_sync_suffix;
+    char *fail_read_suffix;
+    int fail_read_error;
     char *fail_write_suffix;
     int fail_write_error;
     uint64_t space_bytes;

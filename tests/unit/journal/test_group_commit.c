@@ -242,6 +242,39 @@ static void test_a_retired_run_is_not_sealed_again(void **state)
     log_world_free(world);
 }
 
+static void co_expect_no_answer(struct log_world *world)
+{
+    struct coordinator *coordinator = log_world_coordinator(world);
+    g_autoptr(GError) err = NULL;
+    struct json_value *list = NULL;
+
+    assert_true(co_coordinator_query(coordinator, LABEL, NULL, &list, &err) <
+                0);
+    assert_non_null(strstr(err->message, "commit.retired"));
+    co_coordinator_close(coordinator);
+}
+
+/* What is not known to be retired must not be sealed for that. */
+static void test_nothing_is_sealed_before_the_list_is_read(void **state)
+{
+    struct log_world *world = log_world_new(1);
+    g_autofree char *part = NULL;
+
+    (void)state;
+    kill_after_commit(world);
+    part = first_file(world, ".log");
+    storage_memory_copy(world->memory, part, "/img/kept", true);
+    log_world_run(world, co_recover_and_acknowledge);
+    storage_memory_copy(world->memory, "/img/kept", part, true);
+    storage_memory_fail_reads(world->memory, "commit.retired", -EIO);
+    log_world_run(world, co_expect_no_answer);
+    assert_int_equal(count_state_files(world, ".sealed"), 0);
+    assert_int_equal(count_state_files(world, ".log"), 1);
+    storage_memory_fail_reads(world->memory, NULL, 0);
+    log_world_run(world, co_expect_nothing);
+    log_world_free(world);
+}
+
 static void co_abort_and_commit(struct log_world *world)
 {
     struct disk_state lagging;
@@ -507,6 +540,7 @@ int main(void)
         cmocka_unit_test(test_asking_makes_no_directory),
         cmocka_unit_test(test_a_disk_that_is_gone_can_be_forgotten),
         cmocka_unit_test(test_a_retired_run_is_not_sealed_again),
+        cmocka_unit_test(test_nothing_is_sealed_before_the_list_is_read),
         cmocka_unit_test(test_a_label_used_again_revives_no_old_pair),
         cmocka_unit_test(test_a_label_used_again_in_one_life_is_another),
         cmocka_unit_test(test_what_began_needs_no_space_to_commit),
