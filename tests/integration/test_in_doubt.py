@@ -9,7 +9,6 @@ from support.disks import (add_bitmap, add_disk, backup_action, dirty_bytes,
                            new_disk, new_target)
 from support.failing import FailingFilesystem
 from support.images import KIB, MIB, qemu_io
-from support.waiting import wait_until
 from test_cli_backup import OK, Rig, change
 from test_cli_crash import BOTH, disks_of, kill_cohort, transactions
 
@@ -208,4 +207,3 @@ def test_the_bases_after_it_are_those_of_the_newest_point(rig, state):
     for name, disk in disks_of(rig).items():
         found = rig.daemon.qmp.bitmap(name, disk["bitmap"])
         assert found["x-cohort-base"] == [disk["base"]]
-    wait_until(lambda: transactions(rig) == [], 30, "acknowledgements")

@@ -68,6 +68,9 @@ def backed_up(disk, cohortd, folder):
     daemon = start(cohortd, disk)
     add_bitmap(daemon, "disk", persistent=True)
     back_up(daemon, folder / "backup.raw", "full")
+    # What the backup has settled becomes durable with the next change of bitmaps,
+    # not later, when the disk may fail and the bitmap be lost with a reason.
+    add_bitmap(daemon, "disk", "other", persistent=True)
     return daemon
 
 

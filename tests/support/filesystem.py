@@ -12,8 +12,7 @@ from support.images import MIB, run
 # which ext4 and xfs have; 2: without writing out the log.
 SHUTDOWN, AT_ONCE = 0x8004587D, 2
 
-MAKE = {"ext4": ("mke2fs", "-q", "-t", "ext4"), "xfs": ("mkfs.xfs", "-q"),
-        "btrfs": ("mkfs.btrfs", "-q")}
+MAKE = {"ext4": ("mke2fs", "-q", "-t", "ext4"), "xfs": ("mkfs.xfs", "-q")}
 
 
 class LoopDevice:
