@@ -155,6 +155,34 @@ static void co_acknowledge(struct tracker *tracker, guint count)
     }
 }
 
+/* With either of two bases the outcome may still be asked for. */
+static bool is_settled(const struct tracking_superblock *superblock)
+{
+    for (guint i = 0; i < superblock->bitmaps->len; i++) {
+        const struct tracked_bitmap *bitmap =
+            g_ptr_array_index(superblock->bitmaps, i);
+
+        if (bitmap->change.state == TRACKED_PREPARED ||
+            bitmap->base.kind == BITMAP_BASE_EITHER) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* A process before this one may have died when a transaction was settled here, but
+ * before the log knew. */
+static void co_acknowledge_dead_runs(struct tracker *tracker)
+{
+    if (tracker->said_settled || tracker->outcomes == NULL ||
+        !is_settled(tracker->durable)) {
+        return;
+    }
+    tracker->said_settled = true;
+    tracker->outcomes->co_acknowledge(tracker->outcomes, NULL,
+                                      &tracker->disk_id);
+}
+
 /* The superblock is durable. */
 static void co_finish(struct tracker *tracker, struct capture *capture)
 {
@@ -171,6 +199,7 @@ static void co_finish(struct tracker *tracker, struct capture *capture)
     if (capture->acknowledgements > 0) {
         co_acknowledge(tracker, capture->acknowledgements);
     }
+    co_acknowledge_dead_runs(tracker);
 }
 
 /* To the file that is there. */

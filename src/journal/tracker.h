@@ -66,7 +66,8 @@ struct tracker_outcomes {
                                    const struct journal_id *txid,
                                    const struct log_segment *segment);
     /* The disk's tracking file holds the outcome durably for all its bitmaps;
-     * it will not ask again. Also called when the file is lost for good. */
+     * it will not ask again. Also called when the file is lost for good. `txid`
+     * NULL: so it is for all transactions of runs that are dead. */
     void (*co_acknowledge)(struct tracker_outcomes *outcomes,
                            const struct journal_id *txid,
                            const struct journal_id *disk);

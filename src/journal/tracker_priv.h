@@ -99,6 +99,7 @@ struct tracker {
     uint64_t durable_changes; /* ... of which so many are durable */
     bool needs_flush;         /* the image, before the next flip */
     GArray *acknowledgements; /* struct journal_id: settled, not durable yet */
+    bool said_settled;        /* of all dead runs, since the file was opened */
     bool is_resizing;
     uint64_t resize_old_bytes;
     uint64_t resize_new_bytes;

@@ -27,7 +27,7 @@ DIFFERENT = {
     # The data file is not needed to check the image.
     "data_file_itself": ("leaks", "refused"),
     "data_file_unnamed": ("leaks", "refused"),
-    "good_raw_data_file": ("sound", "refused"),
+    "sound_raw_data_file": ("sound", "refused"),
     # Headers that no image can have.
     "backing_name_with_nul": ("refused", "sound"),
     "bitmaps_bit_alone": ("refused", "sound"),

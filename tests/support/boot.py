@@ -3,11 +3,14 @@
 since. In a mount namespace of its own; needs root."""
 import uuid
 
-ENTER = 'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"'
+# Only /proc is made private: in a chroot "/" need not be a mount.
+ENTER = ('mount --make-rprivate /proc && '
+         'mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@"')
 
 
 def another_boot(folder):
     "Words before the program."
     path = folder / f"boot-{uuid.uuid4()}"
     path.write_text(f"{uuid.uuid4()}\n")
-    return ("unshare", "--mount", "sh", "-c", ENTER, str(path))
+    return ("unshare", "--mount", "--propagation", "unchanged",
+            "sh", "-c", ENTER, str(path))

@@ -229,7 +229,7 @@ def good_subclusters():
 
 
 @image
-def good_raw_data_file():
+def sound_raw_data_file():
     """Nothing is wrong: an external data file, which is the disk."""
     result = Image(incompatible=DATA_FILE, autoclear=2)
     result.extension(DATA_FILE_NAME, b"data")

@@ -78,9 +78,17 @@ static void co_acknowledge(struct tracker_outcomes *outcomes,
                            const struct journal_id *disk)
 {
     struct world *world = LIST_ENTRY(outcomes, struct world, outcomes);
-    struct verdict *verdict = world_verdict(world, txid);
+    struct verdict *verdict;
 
     (void)disk;
+    if (txid == NULL) {
+        for (guint i = 0; i < world->dead_verdicts; i++) {
+            verdict = &g_array_index(world->verdicts, struct verdict, i);
+            verdict->acknowledged = true;
+        }
+        return;
+    }
+    verdict = world_verdict(world, txid);
     if (verdict != NULL) {
         verdict->acknowledged = true;
         world_count(world, WORLD_ACKNOWLEDGED);
@@ -418,6 +426,7 @@ static void live(struct world *world)
     world->over = false;
     world->tracker = NULL;
     plan_crash(world);
+    world->dead_verdicts = world->verdicts->len;
     co_spawn(world->loop, co_life, world);
     while (!world->over && scheduler_turn(&world->scheduler)) {
     }

@@ -35,10 +35,11 @@ struct world {
     struct oracle oracle;
     struct tracker_outcomes outcomes;
     GArray *verdicts;
-    uint64_t stamp;    /* of the next write */
-    uint64_t clock_ns; /* when the last life ended */
-    bool may_fail;     /* faults were planted: tracking may be lost */
-    bool is_lost;      /* ... and was; said again until there is a new file */
+    guint dead_verdicts; /* how many of them are of earlier lives */
+    uint64_t stamp;      /* of the next write */
+    uint64_t clock_ns;   /* when the last life ended */
+    bool may_fail;       /* faults were planted: tracking may be lost */
+    bool is_lost;        /* ... and was; said again until there is a new file */
 
     bool killed;        /* that is how the last life ended */
     bool power_follows; /* ... and this one ends with a power cut */

@@ -152,11 +152,78 @@ static void test_a_write_during_a_job_is_in_the_successor(void **state)
     }
 }
 
+/*
+ * Transactions of dead runs.
+ */
+
+static unsigned int told_settled;
+
+static enum tracker_outcome co_tell_pending(struct tracker_outcomes *outcomes,
+                                            const struct journal_id *asked,
+                                            const struct log_segment *segment)
+{
+    (void)outcomes;
+    (void)asked;
+    (void)segment;
+    return TRACKER_PENDING;
+}
+
+static void co_count_settled(struct tracker_outcomes *outcomes,
+                             const struct journal_id *settled,
+                             const struct journal_id *disk)
+{
+    (void)outcomes;
+    (void)disk;
+    told_settled += settled == NULL;
+}
+
+static struct tracker_outcomes pending = {
+    .co_ask = co_tell_pending,
+    .co_acknowledge = co_count_settled,
+};
+
+static void co_do_nothing(struct tracked_disk *disk)
+{
+    (void)disk;
+}
+
+/* Who settled it may have died before the log knew. */
+static void test_once_a_disk_is_settled_it_says_so_of_all_dead_runs(
+    void **state)
+{
+    struct tracked_disk *disk = tracked_disk_new(1);
+
+    (void)state;
+    disk->outcomes = &pending;
+    tracked_disk_live(disk, co_add_one, DISK_CLOSED);
+    told_settled = 0;
+    tracked_disk_live(disk, co_do_nothing, DISK_CLOSED);
+    assert_int_equal(told_settled, 1);
+    tracked_disk_free(disk);
+}
+
+static void test_a_disk_that_waits_for_an_outcome_does_not(void **state)
+{
+    struct tracked_disk *disk = tracked_disk_new(1);
+
+    (void)state;
+    disk->outcomes = &pending;
+    tracked_disk_live(disk, co_add_one, DISK_CLOSED);
+    tracked_disk_live(disk, co_write_after_prepare, DISK_KILLED);
+    told_settled = 0;
+    tracked_disk_live(disk, co_do_nothing, DISK_CLOSED);
+    assert_int_equal(told_settled, 0);
+    tracked_disk_free(disk);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_a_failed_sync_left_is_not_believed),
         cmocka_unit_test(test_a_write_during_a_job_is_in_the_successor),
+        cmocka_unit_test(
+            test_once_a_disk_is_settled_it_says_so_of_all_dead_runs),
+        cmocka_unit_test(test_a_disk_that_waits_for_an_outcome_does_not),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
