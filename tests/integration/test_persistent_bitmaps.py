@@ -210,8 +210,8 @@ class Load:
     def write(self, seed, number):
         rng = random.Random(f"{seed} {number}")
         handle = nbd.NBD()
-        handle.connect_uri(self.uri)
         try:
+            handle.connect_uri(self.uri)
             while True:
                 size = rng.choice((512, 4 * KIB, 100 * KIB))
                 offset = rng.randrange((SIZE - size) // 512) * 512
