@@ -54,9 +54,7 @@ static struct oracle_state *committed(struct world *world, struct job_run *run)
 {
     struct oracle_state *state = oracle_copy(run->expected);
 
-    g_clear_pointer(&state->since, g_bytes_unref);
-    g_clear_pointer(&state->also, g_bytes_unref);
-    g_clear_pointer(&state->must, g_bytes_unref);
+    oracle_state_forget_past(state);
     state->since = g_bytes_ref(run->cut);
     state->base = (struct bitmap_base){ .kind = BITMAP_BASE_ONE };
     state->base.points[0].txid = run->txid;

@@ -122,9 +122,7 @@ static bool co_prepare(struct world *world, const struct undecided *change)
 static void since_the_cut(struct oracle_state *state,
                           const struct undecided *change)
 {
-    g_clear_pointer(&state->since, g_bytes_unref);
-    g_clear_pointer(&state->also, g_bytes_unref);
-    g_clear_pointer(&state->must, g_bytes_unref);
+    oracle_state_forget_past(state);
     state->since = g_bytes_ref(change->cut);
     state->absent = false;
 }

@@ -38,9 +38,7 @@ static void step_clear(struct world *world, struct step *step)
     bitmap_clear_all(dirty_bitmap_bits(step->bitmap));
     tracker_change(world->tracker, step->bitmap, TRACKER_CHANGE_CLEAR, NULL,
                    NULL);
-    g_clear_pointer(&state->since, g_bytes_unref);
-    g_clear_pointer(&state->also, g_bytes_unref);
-    g_clear_pointer(&state->must, g_bytes_unref);
+    oracle_state_forget_past(state);
     state->since = world_content(world);
     if (state->until != NULL) {
         g_bytes_unref(state->until);
@@ -62,6 +60,7 @@ static void step_switch(struct world *world, struct step *step, bool enable)
     if (enable) {
         g_clear_pointer(&state->since, g_bytes_unref);
         g_clear_pointer(&state->also, g_bytes_unref);
+        g_clear_pointer(&state->also_until, g_bytes_unref);
         state->since = world_content(world);
         state->base = (struct bitmap_base){ .kind = BITMAP_BASE_NONE };
     } else {

@@ -15,6 +15,7 @@ static void free_state(void *opaque)
     g_clear_pointer(&state->since, g_bytes_unref);
     g_clear_pointer(&state->also, g_bytes_unref);
     g_clear_pointer(&state->until, g_bytes_unref);
+    g_clear_pointer(&state->also_until, g_bytes_unref);
     g_clear_pointer(&state->must, g_bytes_unref);
     g_free(state);
 }
@@ -78,8 +79,17 @@ struct oracle_state *oracle_state_copy(const struct oracle_state *state)
     copy->since = share(state->since);
     copy->also = share(state->also);
     copy->until = share(state->until);
+    copy->also_until = share(state->also_until);
     copy->must = share(state->must);
     return copy;
+}
+
+void oracle_state_forget_past(struct oracle_state *state)
+{
+    g_clear_pointer(&state->since, g_bytes_unref);
+    g_clear_pointer(&state->also, g_bytes_unref);
+    g_clear_pointer(&state->also_until, g_bytes_unref);
+    g_clear_pointer(&state->must, g_bytes_unref);
 }
 
 void oracle_may(struct oracle_bitmap *bitmap, struct oracle_state *state)
@@ -120,6 +130,7 @@ static uint64_t find_missed(const struct oracle_state *state,
                             GBytes *content)
 {
     GBytes *until = state->until != NULL ? state->until : content;
+    GBytes *also_until = state->also_until != NULL ? state->also_until : until;
     gsize must_bytes = 0;
     const uint8_t *must =
         state->must == NULL ? NULL : g_bytes_get_data(state->must, &must_bytes);
@@ -128,7 +139,7 @@ static uint64_t find_missed(const struct oracle_state *state,
          offset += SECTOR) {
         bool wanted =
             differs(state->since, until, offset) ||
-            (state->also != NULL && differs(state->also, until, offset)) ||
+            (state->also != NULL && differs(state->also, also_until, offset)) ||
             (offset / SECTOR < must_bytes && must[offset / SECTOR] != 0);
 
         if (wanted && !bitmap_get(bits, offset)) {

@@ -20,7 +20,8 @@ struct oracle_state {
     GBytes
         *also; /* ... and what it is a difference to as well; NULL: nothing */
     GBytes *until; /* disabled: what the disk held then; NULL: it records */
-    GBytes *must;  /* bytes of one flag per sector, from merges; NULL: none */
+    GBytes *also_until; /* ... as to `also`; NULL: as `until` */
+    GBytes *must; /* bytes of one flag per sector, from merges; NULL: none */
     struct bitmap_base base;
     void *by; /* whatever decides whether it came to be; the user's */
 };
@@ -39,6 +40,8 @@ void oracle_release(struct oracle *oracle);
 
 /* The bitmap of that name; made, absent, if there is none. */
 struct oracle_bitmap *oracle_bitmap(struct oracle *oracle, const char *name);
+/* What it was a difference to no longer counts; the caller says what does. */
+void oracle_state_forget_past(struct oracle_state *state);
 /* A copy of its only state, to be changed; owned by the caller until told. */
 struct oracle_state *oracle_copy(const struct oracle_bitmap *bitmap);
 struct oracle_state *oracle_state_copy(const struct oracle_state *state);

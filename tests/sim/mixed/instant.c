@@ -84,9 +84,7 @@ static struct disk *disk_of_tracker(const struct tracker *tracker)
 
 static void begin_anew(struct oracle_state *state, GBytes *cut)
 {
-    g_clear_pointer(&state->since, g_bytes_unref);
-    g_clear_pointer(&state->also, g_bytes_unref);
-    g_clear_pointer(&state->must, g_bytes_unref);
+    oracle_state_forget_past(state);
     state->since = g_bytes_ref(cut);
     state->absent = false;
     state->base = (struct bitmap_base){ .kind = BITMAP_BASE_NONE };
@@ -228,7 +226,11 @@ static void make_either(struct oracle_state *state,
         state->base.points[1] = after->base.points[0];
     }
     g_clear_pointer(&state->also, g_bytes_unref);
+    g_clear_pointer(&state->also_until, g_bytes_unref);
     state->also = g_bytes_ref(after->since);
+    if (after->until != NULL) {
+        state->also_until = g_bytes_ref(after->until);
+    }
 }
 
 /* Nobody knows how it ended. What a job consumed is a difference to both; what a
