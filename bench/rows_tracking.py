@@ -8,16 +8,19 @@ Sides are ways to keep the bitmap of one and the same daemon:
     power      persistent, durability=power
     still      persistent, durability=power, and no checkpoint during the run
 """
+import contextlib
 import json
 import os
+import pathlib
 import statistics
+import tempfile
 import time
 
-from rows import Row, Sample, Scene, fio, settle, sync_file
+from rows import Row, Sample, Scene, fio
 from sides import StorageDaemon, cpu_seconds
 from support import daemon as daemons
 from support.disks import raw_options
-from support.images import GIB, KIB, MIB, run, sparse_image
+from support.images import GIB, KIB, MIB, sparse_image
 
 SIDES = ("none", "transient", "process", "power", "still")
 WAYS = SIDES[:4]
@@ -57,30 +60,38 @@ def fill_bits(uri, disk_bytes):
     client.shutdown()
 
 
+@contextlib.contextmanager
+def disk_in_memory(scene):
+    """The path of a disk in a file system in memory. What the medium takes to
+    write back would hide what the bitmaps cost; their tracking file is kept on
+    the medium, in the state directory."""
+    with tempfile.NamedTemporaryFile(prefix="cohort-bench-",
+                                     dir="/dev/shm") as file:
+        os.posix_fallocate(file.fileno(), 0, scene.disk_bytes)
+        yield pathlib.Path(file.name)
+
+
+@contextlib.contextmanager
+def daemon_in(scene, side):
+    server = StorageDaemon("cohortd", scene.room(side))
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
 def warm(depth):
-    """Random writes where everything was written to before; the disk is read
-    first, so that all of it is in the page cache."""
+    """Random writes where everything was written to before."""
     def measure(side, scene):
-        path = scene.disk()
-        server = StorageDaemon("cohortd", scene.room(side))
-        try:
-            uri = add_disk(server, side, path)
-            run("nbdcopy", uri, "null:", timeout=600)
+        with disk_in_memory(scene) as path, daemon_in(scene, side) as server:
+            uri = add_disk(server, side, path, location="state-dir")
             fill_bits(uri, scene.disk_bytes)
             before = cpu_seconds(server.pid())
             job = fio(uri, scene, "randwrite", 4 * KIB, depth,
                       scene.runtime_s)["write"]
             spent = cpu_seconds(server.pid()) - before
-        finally:
-            server.stop()
-            forget(path)
         return Sample(job["iops"], spent / max(job["total_ios"], 1) * 1e6)
     return measure
-
-
-def forget(path):
-    "The tracking file, before the next side's run."
-    path.with_name(path.name + ".cbt").unlink(missing_ok=True)
 
 
 def cold(depth, full_count, quick_count):
@@ -160,17 +171,11 @@ def stop_and_start(side, scene):
 def checkpoints(side, scene):
     """Microseconds that 99 of 100 writes need at most, one at a time, all over
     the disk; a checkpoint each 100 ms, or none."""
-    path = scene.disk()
-    server = StorageDaemon("cohortd", scene.room(side))
-    try:
-        more = {} if side == "still" else {"checkpoint-interval": 100}
-        uri = add_disk(server, side, path, **more)
-        run("nbdcopy", uri, "null:", timeout=600)
+    more = {} if side == "still" else {"checkpoint-interval": 100}
+    with disk_in_memory(scene) as path, daemon_in(scene, side) as server:
+        uri = add_disk(server, side, path, location="state-dir", **more)
         fill_bits(uri, scene.disk_bytes)
         job = fio(uri, scene, "randwrite", 4 * KIB, 1, scene.runtime_s)
-    finally:
-        server.stop()
-        forget(path)
     return Sample(job["write"]["clat_ns"]["percentile"]["99.000000"] / 1e3)
 
 

@@ -8,8 +8,8 @@ from rows_tracking import SIDES, fdatasync_us
 
 HEADER = """\
 | row | unit | no bitmap | transient | process | power | no checkpoints \
-| × transient | × process | × power | spread |
-| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"""
+| transient | process | power | CPU µs | spread |
+| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"""
 
 
 def ratio(row, samples, side, median):
@@ -22,12 +22,21 @@ def ratio(row, samples, side, median):
     return f"{(lost - 1) * 100:+.1f} %"
 
 
+def cpu(row, samples, median):
+    "The daemon's time for an operation, of the row's sides in their order."
+    found = [[sample.cpu_us_per_op for sample in samples[side]]
+             for side in row.sides]
+    return " / ".join(f"{statistics.median(part):.1f}" for part in found) \
+        if found[0][0] is not None else "–"
+
+
 def line(row, samples, number, median, spread):
     cells = [row.title, row.unit]
     cells += [number(median(samples[side])) if side in samples else "–"
               for side in SIDES]
     cells += [ratio(row, samples, side, median)
               for side in ("transient", "process", "power")]
+    cells.append(cpu(row, samples, median))
     cells.append(f"±{max(spread(part) for part in samples.values()):.0f} %")
     return "| " + " | ".join(cells) + " |"
 
