@@ -26,7 +26,6 @@ import json
 import os
 import pathlib
 import re
-import select
 import signal
 import subprocess
 import time
@@ -35,6 +34,7 @@ import pytest
 
 from support.daemon import ROOT, cohort_binary, cohortd_binary
 from support.qmp import Qmp, QmpTimeout
+from support.waiting import readable
 
 # The page of tracing tools that need privileges; test_trace.py has its claims.
 NOT_RUN = ("tracing.md",)
@@ -163,8 +163,7 @@ class Shell:
             self.say(f"(set -e; {run}); echo $? $PWD")
         else:
             self.say(f"set -e; {run}; set +e; echo 0 $PWD")
-        ready, _, _ = select.select([self.process.stdout], [], [],
-                                    BLOCK_TIMEOUT_S)
+        ready = readable([self.process.stdout.fileno()], BLOCK_TIMEOUT_S)
         answer = self.process.stdout.readline() if ready else ""
         text = printed.read_text(errors="replace")
         code, _, cwd = answer.strip().partition(" ")
@@ -208,7 +207,7 @@ def end_daemon(pid):
         return False
     with os.fdopen(handle):
         signal.pidfd_send_signal(handle, signal.SIGTERM)
-        ended, _, _ = select.select([handle], [], [], EVENT_TIMEOUT_S)
+        ended = readable([handle], EVENT_TIMEOUT_S)
         if not ended:
             signal.pidfd_send_signal(handle, signal.SIGKILL)
     assert ended, "the daemon did not end on SIGTERM"

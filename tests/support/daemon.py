@@ -41,6 +41,7 @@ class Daemon:
         self.stderr_path = self.folder / "stderr"
         self.expected_exit = 0
         self.client = None
+        self.clients = []
         words = [*wrapper, binary, "--pidfile", self.pidfile]
         if qmp:
             words += ["--chardev", f"socket,id=qmp,path={self.qmp_path},"
@@ -59,7 +60,7 @@ class Daemon:
                      **(env or {})})
         try:
             wait_for_file(self.pidfile, self.process, START_TIMEOUT_S)
-        except (ChildProcessError, TimeoutError) as error:
+        except Exception as error:
             self.process.kill()
             code = self.process.wait()
             raise RuntimeError(f"{' '.join(self.words)}: {error}, exit code "
@@ -73,12 +74,13 @@ class Daemon:
     def qmp(self):
         """The client that most tests need: connected once, on first use."""
         if self.client is None:
-            self.client = Qmp(self.qmp_path)
+            self.client = self.connect()
         return self.client
 
     def connect(self, negotiate=True):
-        """One more client; the caller closes it."""
-        return Qmp(self.qmp_path, negotiate=negotiate)
+        """One more client; closed by finish() if the caller does not."""
+        self.clients.append(Qmp(self.qmp_path, negotiate=negotiate))
+        return self.clients[-1]
 
     def nbd_uri(self, export=""):
         return f"nbd+unix:///{export}?socket={self.nbd_path}"
@@ -136,8 +138,8 @@ class Daemon:
                 self.process.wait()
                 raise AssertionError("the daemon did not end on SIGTERM\n" +
                                      self.stderr()) from None
-        if self.client is not None:
-            self.client.close()
+        for client in self.clients:
+            client.close()
         said = self.stderr()
         if any(word in said for word in SANITIZER_WORDS):
             raise AssertionError(f"the daemon complained:\n{said}")

@@ -34,6 +34,15 @@ class FolderWatch:
             pass
 
 
+def readable(descriptors, timeout):
+    """Those of them that can be read, once one can or the time (seconds) is
+    over. Unlike select() it takes descriptors of any number."""
+    poll = select.poll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.POLLIN)
+    return [descriptor for descriptor, _ in poll.poll(timeout * 1000)]
+
+
 def wait_for_file(path, process, timeout):
     """Returns when `path` exists and has content; raises when the process
     ended before, or the time is over."""
@@ -45,9 +54,7 @@ def wait_for_file(path, process, timeout):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise TimeoutError(f"{path} did not appear")
-                ready, _, _ = select.select([watch.descriptor, ended], [], [],
-                                            left)
-                if ended in ready:
+                if ended in readable([watch.descriptor, ended], left):
                     raise ChildProcessError("it ended before it was ready")
                 watch.drain()
     finally:
@@ -62,7 +69,7 @@ def wait_for_words(path, words, timeout, start=0):
             left = deadline - time.monotonic()
             if left <= 0:
                 raise TimeoutError(f"{path} does not say '{words}'")
-            select.select([watch.descriptor], [], [], left)
+            readable([watch.descriptor], left)
             watch.drain()
 
 
