@@ -568,6 +568,36 @@ def test_dismissed_jobs_of_bitmaps_in_memory_are_never_built_upon(rig, memory):
     rig.check_nothing_left()
 
 
+def test_what_a_stranger_finalized_before_it_was_prepared_costs_a_full(rig,
+                                                                      memory):
+    """Killed when the group had just begun, which someone else then finalized:
+    that it was begun is written down, so its bitmaps are not trusted again."""
+    rig.daemon.quit()
+    rig.state_options = ("--state-dir", memory)
+    rig.start_daemon()
+    rig.backup()
+    change(rig, 1)
+
+    def steal():
+        process.kill()
+        process.wait()
+    rig.proxy.after("transaction", steal)
+    process = rig.start()
+    process.communicate(timeout=60)
+    rig.proxy.clear()
+    jobs = [job["id"] for job in rig.daemon.qmp.command("query-jobs")]
+    for job in jobs:
+        rig.daemon.qmp.wait_event("BLOCK_JOB_PENDING", id=job)
+    rig.daemon.qmp.command("job-finalize", id=jobs[0])
+    wait_concluded(rig)
+    change(rig, 2)
+    result = rig.backup()
+    assert "not known" in result.stderr
+    assert rig.kinds() == {"disk-a": "full", "disk-b": "full"}
+    rig.check_everything()
+    rig.check_nothing_left()
+
+
 def test_a_read_only_repository_is_refused_and_loses_nothing(rig):
     "The error names the place; once it can be written to, all goes on."
     rig.backup()

@@ -98,6 +98,40 @@ def test_killed_in_doubt_all_disks_end_alike(state, pending, cohortd, absent):
     assert outcome(other) == told
 
 
+def test_changes_let_go_in_doubt_lose_no_bit(state, cohortd):
+    """The daemon ends and nobody knows: enabling and merging stand, as they would
+    if the group was committed, and do no harm if it was not."""
+    daemon = start(cohortd, state)
+    for disk in ("a", "b"):
+        new_disk(daemon, disk, SIZE)
+        add_bitmap(daemon, disk, persistent=True)
+        qemu_io(daemon.nbd_uri(disk), "write -P 7 0 128k", "flush")
+    add_bitmap(daemon, "b", "off", persistent=True, disabled=True)
+    add_bitmap(daemon, "b", "sum", persistent=True)
+    new_target(daemon, "a-target", SIZE)
+    kind, data = backup_action("a", "a-target", sync="incremental",
+                               bitmap="b0", auto_finalize=False)
+    actions = [(kind, data),
+               ("block-dirty-bitmap-enable", {"node": "b", "name": "off"}),
+               ("block-dirty-bitmap-merge",
+                {"node": "b", "target": "sum", "bitmaps": ["b0"]})]
+    daemon.qmp.command(
+        "transaction",
+        {"actions": [{"type": kind, "data": data} for kind, data in actions],
+         "properties": {"completion-mode": "grouped",
+                        "x-cohort-transaction-id": "L"}})
+    daemon.qmp.wait_event("BLOCK_JOB_PENDING", id="job-a")
+    get_into_doubt(daemon, state)
+    daemon.quit()
+    state.mend()
+    other = start(cohortd, state)
+    add_disk(other, "b", daemon.folder / "b.raw")
+    for name, count in (("off", 0), ("sum", 128 * KIB)):
+        found = other.qmp.bitmap("b", name)
+        assert "inconsistent" not in found and found["x-cohort-base"] == []
+        assert found["recording"] and found["count"] == count
+
+
 # The same through `cohort`.
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import shutil
 import pytest
 
 from support.boot import another_boot
-from support.disks import add_bitmap, dirty_bytes, raw_options
+from support.disks import (add_bitmap, backup_action, dirty_bytes, new_target,
+                           raw_options)
 from support.filesystem import Filesystem, LoopDevice
 from support.images import (KIB, MIB, qemu_img, qemu_io, random_image, run)
 
@@ -328,6 +329,14 @@ def qcow2(folder):
     return path
 
 
+def back_up(daemon):
+    new_target(daemon, "target", SIZE)
+    kind, data = backup_action("disk", "target", sync="incremental",
+                               bitmap="b0")
+    daemon.qmp.command(kind, data)
+    daemon.qmp.wait_job_gone("job-disk")
+
+
 OPENERS = {
     "qemu-io": lambda path: qemu_io(path, "write 4M 64k", image_format="qcow2"),
     "snapshot": lambda path: qemu_img("snapshot", "-c", "one", path),
@@ -343,7 +352,11 @@ OPENERS = {
 @pytest.mark.parametrize("opener", OPENERS)
 def test_after_qemu_the_image_counts_and_has_no_base(qcow2, cohortd, opener):
     "Its own bitmap, as QEMU kept it, relative to nothing that we know."
-    track(cohortd, qcow2).quit()
+    daemon = track(cohortd, qcow2)
+    back_up(daemon)
+    assert len(daemon.qmp.bitmap("disk", "b0")["x-cohort-base"]) == 1
+    write(daemon, "write 1M 64k", "flush")
+    daemon.quit()
     OPENERS[opener](qcow2)
     found = start(cohortd, qcow2).qmp.bitmap("disk", "b0")
     assert "inconsistent" not in found and found["x-cohort-base"] == []

@@ -98,7 +98,7 @@ static struct tracker_outcomes committed = {
     .co_acknowledge = co_drop_acknowledgement,
 };
 
-static void co_freeze(struct tracked_disk *disk)
+static void co_freeze(struct tracked_disk *disk, enum tracker_mode mode)
 {
     struct dirty_bitmap *bitmap = dirty_bitmap_find(disk->node, "b0");
     struct bitmap *successor =
@@ -107,23 +107,28 @@ static void co_freeze(struct tracked_disk *disk)
     co_tracker_begin(disk->tracker);
     (void)co_block_fence(disk->node, UINT64_MAX);
     dirty_bitmap_freeze(bitmap, &successor, "job");
-    tracker_freeze(disk->tracker, bitmap, &txid, TRACKER_ON_SUCCESS);
+    tracker_freeze(disk->tracker, bitmap, &txid, mode);
     block_unfence(disk->node);
+    co_tracker_end(disk->tracker);
+}
+
+static void co_prepare(struct tracked_disk *disk)
+{
+    const struct log_segment segment = { .part = 1 };
+
+    co_tracker_begin(disk->tracker);
+    assert_int_equal(co_tracker_prepare(disk->tracker, &txid, &segment, NULL),
+                     0);
     co_tracker_end(disk->tracker);
 }
 
 /* The segment is dirty in P, and durable so, but S is what records. */
 static void co_write_after_prepare(struct tracked_disk *disk)
 {
-    const struct log_segment segment = { .part = 1 };
-
     co_write_and_store(disk);
     txid = journal_id_new();
-    co_freeze(disk);
-    co_tracker_begin(disk->tracker);
-    assert_int_equal(co_tracker_prepare(disk->tracker, &txid, &segment, NULL),
-                     0);
-    co_tracker_end(disk->tracker);
+    co_freeze(disk, TRACKER_ON_SUCCESS);
+    co_prepare(disk);
     assert_int_equal(co_disk_write(disk, WRITTEN), 0);
     /* The end; what comes after is for the memory only. */
     storage_memory_crash_at(disk->memory, 1);
@@ -138,6 +143,68 @@ static void co_expect_dirty(struct tracked_disk *disk)
     assert_string_equal(disk_bit(disk, "b0", WRITTEN), "dirty");
 }
 
+/* The tracking file when the pair was durable as frozen, and not prepared yet. */
+static GBytes *frozen_file;
+
+static void co_keep_what_is_frozen(struct tracked_disk *disk)
+{
+    uint64_t bytes;
+    const void *data;
+
+    co_write_and_store(disk);
+    txid = journal_id_new();
+    co_freeze(disk, TRACKER_ON_SUCCESS);
+    assert_int_equal(co_disk_write(disk, LATER), 0);
+    assert_int_equal(co_tracker_checkpoint(disk->tracker, NULL), 0);
+    data = storage_memory_peek(disk->memory, DISK_TRACKING_PATH, &bytes);
+    frozen_file = g_bytes_new(data, bytes);
+    co_prepare(disk);
+    storage_memory_crash_at(disk->memory, 1);
+    (void)co_disk_write(disk, 0);
+    dirty_bitmap_reclaim(dirty_bitmap_find(disk->node, "b0"));
+    tracker_settle(disk->tracker, &txid, TRACKER_ABORTED);
+}
+
+static void put_back_what_was_frozen(struct tracked_disk *disk)
+{
+    gsize bytes;
+    const void *data = g_bytes_get_data(frozen_file, &bytes);
+
+    storage_memory_poke(disk->memory, DISK_TRACKING_PATH, 0, data, bytes);
+    g_clear_pointer(&frozen_file, g_bytes_unref);
+}
+
+static struct bitmap_base base_of(struct tracked_disk *disk)
+{
+    struct bitmap_base base;
+
+    assert_true(tracker_base(disk->tracker, dirty_bitmap_find(disk->node, "b0"),
+                             &base));
+    return base;
+}
+
+static void co_expect_both(struct tracked_disk *disk)
+{
+    assert_string_equal(disk_bit(disk, "b0", WRITTEN), "dirty");
+    assert_string_equal(disk_bit(disk, "b0", LATER), "dirty");
+    assert_int_equal(base_of(disk).kind, BITMAP_BASE_EITHER);
+}
+
+/* The job was committed, but the file was rolled back to before it was prepared:
+ * what the pair says of the time between is not to be relied on. */
+static void test_a_frozen_pair_that_meets_a_commit_keeps_both(void **state)
+{
+    struct tracked_disk *disk = tracked_disk_new(1);
+
+    (void)state;
+    disk->outcomes = &committed;
+    tracked_disk_live(disk, co_add_one, DISK_CLOSED);
+    tracked_disk_live(disk, co_keep_what_is_frozen, DISK_KILLED);
+    put_back_what_was_frozen(disk);
+    tracked_disk_live(disk, co_expect_both, DISK_CLOSED);
+    tracked_disk_free(disk);
+}
+
 static void test_a_write_during_a_job_is_in_the_successor(void **state)
 {
     (void)state;
@@ -150,6 +217,53 @@ static void test_a_write_during_a_job_is_in_the_successor(void **state)
         tracked_disk_live(disk, co_expect_dirty, DISK_CLOSED);
         tracked_disk_free(disk);
     }
+}
+
+/*
+ * The base.
+ */
+
+static void co_end_job(struct tracked_disk *disk, enum tracker_outcome outcome)
+{
+    co_prepare(disk);
+    dirty_bitmap_abdicate(dirty_bitmap_find(disk->node, "b0"));
+    tracker_settle(disk->tracker, &txid, outcome);
+    assert_int_equal(co_tracker_checkpoint(disk->tracker, NULL), 0);
+}
+
+static void co_back_up(struct tracked_disk *disk)
+{
+    txid = journal_id_new();
+    co_freeze(disk, TRACKER_ON_SUCCESS);
+    co_end_job(disk, TRACKER_COMMITTED);
+    assert_int_equal(base_of(disk).kind, BITMAP_BASE_ONE);
+}
+
+static void co_fail_and_consume(struct tracked_disk *disk)
+{
+    txid = journal_id_new();
+    co_freeze(disk, TRACKER_ALWAYS);
+    co_end_job(disk, TRACKER_ABORTED);
+    assert_int_equal(base_of(disk).kind, BITMAP_BASE_NONE);
+}
+
+static void co_expect_no_base(struct tracked_disk *disk)
+{
+    assert_int_equal(base_of(disk).kind, BITMAP_BASE_NONE);
+}
+
+/* bitmap-mode=always: what was dirty is forgotten, and in no backup. */
+static void test_a_bitmap_that_a_failed_job_consumed_has_no_base(void **state)
+{
+    struct tracked_disk *disk = tracked_disk_new(1);
+
+    (void)state;
+    disk->outcomes = &committed;
+    tracked_disk_live(disk, co_add_one, DISK_CLOSED);
+    tracked_disk_live(disk, co_back_up, DISK_CLOSED);
+    tracked_disk_live(disk, co_fail_and_consume, DISK_KILLED);
+    tracked_disk_live(disk, co_expect_no_base, DISK_CLOSED);
+    tracked_disk_free(disk);
 }
 
 /*
@@ -221,6 +335,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_a_failed_sync_left_is_not_believed),
         cmocka_unit_test(test_a_write_during_a_job_is_in_the_successor),
+        cmocka_unit_test(test_a_frozen_pair_that_meets_a_commit_keeps_both),
+        cmocka_unit_test(test_a_bitmap_that_a_failed_job_consumed_has_no_base),
         cmocka_unit_test(
             test_once_a_disk_is_settled_it_says_so_of_all_dead_runs),
         cmocka_unit_test(test_a_disk_that_waits_for_an_outcome_does_not),
