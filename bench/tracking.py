@@ -8,7 +8,7 @@ from rows_tracking import SIDES, fdatasync_us
 
 HEADER = """\
 | row | unit | no bitmap | transient | process | power | no checkpoints \
-| transient | process | power | CPU µs | spread |
+| transient loses | process loses | power loses | CPU µs | spread |
 | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"""
 
 
