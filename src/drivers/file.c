@@ -167,9 +167,8 @@ static int prepare_io(struct file_opening *opening)
     struct file_state *state = opening->state;
     int ret;
 
-    state->inline_writes =
-        file_probe_inline_writes(state->fd, state->is_device);
-    if (state->inline_writes == FILE_INLINE_NEVER) {
+    inline_writer_probe(&state->inline_writer, state->fd);
+    if (state->inline_writer.writes == INLINE_WRITES_NEVER) {
         state->threads = offload_pool_new();
     }
     if (state->direct) {

@@ -3,12 +3,9 @@
  * Reading, writing and flushing a file.
  *
  * Cached requests that are not too long are done inline when they need not wait:
- * what the page cache holds is read with RWF_NOWAIT; writes go with RWF_NOWAIT where
- * the file system takes it, else as plain writes on local disks. A plain write
- * that took long (throttled by the kernel, most likely) sends the following
- * ones to io_uring for a while, so that one slow disk does not hold up the
- * others of the thread. Everything else goes through io_uring, or through
- * threads of the file's own if it may hang (file_call.c).
+ * what the page cache holds is read with RWF_NOWAIT; for writes see
+ * loop/inline_writer.h. Everything else goes through io_uring, or through threads of
+ * the file's own if it may hang (file_call.c).
  *
  * After a failed fdatasync() of a cached file nobody knows which pages are
  * lost, and the kernel reports it once: so from then on every flush fails.
@@ -20,9 +17,6 @@
 #include "base/bytes.h"
 #include "drivers/file_priv.h"
 #include "loop/io.h"
-
-#define INLINE_SLOW_NS  (UINT64_C(1) * 1000 * 1000)
-#define INLINE_PAUSE_NS (UINT64_C(100) * 1000 * 1000)
 
 /* A bounce buffer is this large at most. */
 #define BOUNCE_BYTES MIB
@@ -51,27 +45,6 @@ int file_try_read(struct block_node *node,
     return 0;
 }
 
-/* A plain write, watched by the clock. */
-static ssize_t write_plain(struct file_state *state,
-                           const struct iovec *iov,
-                           int iov_count,
-                           uint64_t offset)
-{
-    uint64_t start_ns = loop_now_ns();
-    uint64_t end_ns;
-    ssize_t count;
-
-    if (start_ns < state->inline_again_ns) {
-        return -EAGAIN;
-    }
-    count = file_pwritev_inline(state->fd, iov, iov_count, offset);
-    end_ns = loop_now_ns();
-    if (end_ns - start_ns > INLINE_SLOW_NS) {
-        state->inline_again_ns = end_ns + INLINE_PAUSE_NS;
-    }
-    return count;
-}
-
 int file_try_write(struct block_node *node,
                    uint64_t offset,
                    uint64_t bytes,
@@ -79,23 +52,15 @@ int file_try_write(struct block_node *node,
                    int iov_count)
 {
     struct file_state *state = block_state(node);
-    ssize_t count = -EAGAIN;
 
-    if (state->direct || bytes > FILE_INLINE_WRITE_BYTES) {
+    if (state->direct) {
         return -EAGAIN;
     }
-    switch (state->inline_writes) {
-    case FILE_INLINE_NEVER: return -EAGAIN;
-    case FILE_INLINE_NOWAIT:
-        file_note_change(state);
-        count = file_try_pwritev(state->fd, iov, iov_count, offset);
-        break;
-    case FILE_INLINE_PLAIN:
-        file_note_change(state);
-        count = write_plain(state, iov, iov_count, offset);
-        break;
-    }
-    return count == (ssize_t)bytes ? 0 : -EAGAIN;
+    file_note_change(state);
+    return inline_writer_try(&state->inline_writer, state->fd, iov, iov_count,
+                             bytes, offset) == (ssize_t)bytes
+               ? 0
+               : -EAGAIN;
 }
 
 static bool is_memory_aligned(const struct file_state *state,

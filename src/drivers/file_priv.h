@@ -8,18 +8,11 @@
 
 #include "drivers/drivers.h"
 #include "loop/co_lock.h"
+#include "loop/inline_writer.h"
 #include "loop/offload.h"
 
-/* Cached requests up to these sizes are done inline if they can be. */
-#define FILE_INLINE_READ_BYTES  (256 * KIB)
-#define FILE_INLINE_WRITE_BYTES (64 * KIB)
-
-/* How a cached write can be done without leaving the thread. */
-enum file_inline_writes {
-    FILE_INLINE_NEVER,  /* may hang: network, FUSE, unknown */
-    FILE_INLINE_NOWAIT, /* the file system takes RWF_NOWAIT */
-    FILE_INLINE_PLAIN,  /* local disk: a plain write seldom waits */
-};
+/* Cached reads up to this size are done inline if they can be. */
+#define FILE_INLINE_READ_BYTES (256 * KIB)
 
 /* file_state.writes when it is opened: what was there before us counts as not
  * durable. */
@@ -64,9 +57,8 @@ struct file_state {
     uint32_t offset_alignment_bytes;
     uint32_t memory_alignment_bytes;
     struct offload_pool *threads; /* owned; NULL: a file that will not hang */
-    enum file_inline_writes inline_writes;
-    uint64_t inline_again_ns; /* no plain inline writes before this time */
-    bool no_zero_range;       /* the file system has refused it */
+    struct inline_writer inline_writer;
+    bool no_zero_range; /* the file system has refused it */
     bool no_punch_hole;
     bool flush_failed;         /* for good */
     uint64_t writes;           /* how many, to know what a flush covers */
@@ -98,9 +90,6 @@ int file_probe_direct(int fd,
                       bool is_device,
                       uint32_t *ret_offset_alignment_bytes,
                       uint32_t *ret_memory_alignment_bytes);
-/* ... and how cached writes may be done, by the file system's type. NEVER: one
- * that may hang. */
-enum file_inline_writes file_probe_inline_writes(int fd, bool is_device);
 
 /* file_call.c: what waits, by io_uring or on the file's own threads. Results as
  * of the functions of loop/io.h. */

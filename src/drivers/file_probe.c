@@ -8,21 +8,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <linux/magic.h>
 #include <linux/stat.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
 #include "drivers/file_priv.h"
 
 #define PROBE_BYTES_MAX 65536
-#ifndef XFS_SUPER_MAGIC
-# define XFS_SUPER_MAGIC 0x58465342
-#endif
 
 static bool ask_kernel(int fd, uint32_t *ret_offset, uint32_t *ret_memory)
 {
@@ -90,24 +85,4 @@ int file_probe_direct(int fd,
     *ret_offset_alignment_bytes = offset_bytes;
     *ret_memory_alignment_bytes = offset_bytes;
     return 0;
-}
-
-enum file_inline_writes file_probe_inline_writes(int fd, bool is_device)
-{
-    struct statfs found;
-
-    if (is_device) {
-        return FILE_INLINE_NOWAIT;
-    }
-    if (fstatfs(fd, &found) < 0) {
-        return FILE_INLINE_NEVER;
-    }
-    switch ((uint32_t)found.f_type) {
-    case EXT4_SUPER_MAGIC: /* of ext2 and ext3, too */
-    case BTRFS_SUPER_MAGIC:
-    case TMPFS_MAGIC:
-    case OVERLAYFS_SUPER_MAGIC: return FILE_INLINE_PLAIN;
-    case XFS_SUPER_MAGIC: return FILE_INLINE_NOWAIT;
-    default: return FILE_INLINE_NEVER;
-    }
 }

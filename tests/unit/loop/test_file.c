@@ -4,10 +4,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "loop/inline_writer.h"
 
 static int open_scratch(void)
 {
@@ -203,6 +206,56 @@ static void inline_writes_are_done_at_once(void **state)
     close(fd);
 }
 
+static void write_in_other_ways(void *opaque)
+{
+    int fd = *(int *)opaque;
+    g_autofree char *large = g_malloc0(INLINE_WRITE_BYTES_MAX + 1);
+    const struct iovec short_one = { large, 7 };
+    const struct iovec long_one = { large, INLINE_WRITE_BYTES_MAX + 1 };
+    struct inline_writer writer;
+    ssize_t count;
+
+    inline_writer_probe(&writer, fd);
+    count = inline_writer_try(&writer, fd, &short_one, 1, 7, 0);
+    assert_int_equal(count, writer.writes == INLINE_WRITES_PLAIN ? 7 : count);
+    count = inline_writer_try(&writer, fd, &long_one, 1, long_one.iov_len, 0);
+    assert_int_equal(count, -EAGAIN);
+    writer.writes = INLINE_WRITES_NEVER;
+    count = inline_writer_try(&writer, fd, &short_one, 1, 7, 0);
+    assert_int_equal(count, -EAGAIN);
+}
+
+static void long_writes_and_slow_files_are_not_written_to_inline(void **state)
+{
+    int fd = open_scratch();
+
+    (void)state;
+    run_in_loop(write_in_other_ways, &fd);
+    close(fd);
+}
+
+static void pause_and_go_on(void *opaque)
+{
+    int fd = *(int *)opaque;
+    char byte = 0;
+    const struct iovec iov = { &byte, 1 };
+    struct inline_writer writer = { .writes = INLINE_WRITES_PLAIN };
+
+    atomic_store(&writer.again_ns, UINT64_MAX);
+    assert_int_equal(inline_writer_try(&writer, fd, &iov, 1, 1, 0), -EAGAIN);
+    atomic_store(&writer.again_ns, loop_now_ns());
+    assert_int_equal(inline_writer_try(&writer, fd, &iov, 1, 1, 0), 1);
+}
+
+static void plain_writes_pause_after_a_slow_one(void **state)
+{
+    int fd = open_scratch();
+
+    (void)state;
+    run_in_loop(pause_and_go_on, &fd);
+    close(fd);
+}
+
 /* More than both rings hold; ThreadSanitizer is slow with coroutines. */
 #ifdef __SANITIZE_THREAD__
 # define READS 500
@@ -263,6 +316,8 @@ int main(void)
         cmocka_unit_test(direct_reads_end_within_a_sector),
         cmocka_unit_test(trying_never_lies),
         cmocka_unit_test(inline_writes_are_done_at_once),
+        cmocka_unit_test(long_writes_and_slow_files_are_not_written_to_inline),
+        cmocka_unit_test(plain_writes_pause_after_a_slow_one),
         cmocka_unit_test(a_full_ring_loses_nothing),
     };
 
