@@ -156,7 +156,7 @@ static int co_flush_round(struct tracker *tracker)
     }
     ret = co_intent_write(tracker);
     if (ret == 0 && round->len > 0) {
-        ret = co_tracking_file_sync(tracker->file);
+        ret = co_tracking_file_sync_intents(tracker->file);
     }
     if (round->len > 0) {
         trace_tracking_intents_end(block_name(tracker->node), ret);

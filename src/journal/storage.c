@@ -12,6 +12,12 @@ int co_storage_open(struct storage *storage,
     return storage->ops->co_open(storage, path, flags, ret_file, err);
 }
 
+int co_storage_open_again(struct storage_file *file,
+                          struct storage_file **ret_file)
+{
+    return file->storage->ops->co_open_again(file, ret_file);
+}
+
 void co_storage_close(struct storage_file **file)
 {
     struct storage_file *closed = g_steal_pointer(file);

@@ -18,6 +18,9 @@
  *   - After a failed sync nothing is known of what was written since the last
  *     good one, and a later sync that succeeds says nothing about it: a failed
  *     sync is final.
+ *   - Of several syncs of one open file at once, one may be told of an error for
+ *     all. Opened again (co_storage_open_again()), a file is told by itself, if
+ *     need be later than the others.
  * What was read may come from a cache and not be durable.
  * After a mere kill of the process everything written is there.
  *
@@ -73,6 +76,9 @@ struct storage_ops {
                    unsigned int flags,
                    struct storage_file **ret_file,
                    GError **err);
+    /* The same file, whatever its name is by now, with no lock of its own. */
+    int (*co_open_again)(struct storage_file *file,
+                         struct storage_file **ret_file);
     /* Lets go of its lock, too. Makes nothing durable. */
     void (*co_close)(struct storage_file *file);
     /* All bytes: -ENODATA when the file ends before. */
@@ -143,6 +149,8 @@ int co_storage_open(struct storage *storage,
                     unsigned int flags,
                     struct storage_file **ret_file,
                     GError **err);
+int co_storage_open_again(struct storage_file *file,
+                          struct storage_file **ret_file);
 /* NULL is fine. Leaves NULL behind. */
 void co_storage_close(struct storage_file **file);
 int co_storage_read(struct storage_file *file,

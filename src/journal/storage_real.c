@@ -24,16 +24,23 @@
 #include "base/error.h"
 #include "journal/storage.h"
 #include "loop/coroutine.h"
+#include "loop/inline_writer.h"
 #include "loop/io.h"
 
 struct real_file {
     struct storage_file file; /* first */
     int fd;
+    struct inline_writer inline_writer;
 };
+
+static struct real_file *real_of(struct storage_file *file)
+{
+    return (struct real_file *)(void *)file;
+}
 
 static int fd_of(struct storage_file *file)
 {
-    return ((struct real_file *)(void *)file)->fd;
+    return real_of(file)->fd;
 }
 
 /*
@@ -46,6 +53,7 @@ struct call {
     unsigned int flags;
     uint64_t bytes;
     void *ret;
+    struct inline_writer inline_writer;
 };
 
 static int run_open(void *opaque)
@@ -59,7 +67,24 @@ static int run_open(void *opaque)
         flags |= (call->flags & STORAGE_WRITABLE) != 0 ? O_RDWR : O_RDONLY;
     }
     call->fd = open(call->path, flags, 0600);
-    return call->fd < 0 ? -errno : 0;
+    if (call->fd < 0) {
+        return -errno;
+    }
+    inline_writer_probe(&call->inline_writer, call->fd);
+    return 0;
+}
+
+static struct storage_file *real_file_new(struct storage *storage,
+                                          const char *path,
+                                          const struct call *opened)
+{
+    struct real_file *file = g_new0(struct real_file, 1);
+
+    file->file.storage = storage;
+    file->file.path = g_strdup(path);
+    file->fd = opened->fd;
+    file->inline_writer = opened->inline_writer;
+    return &file->file;
 }
 
 static int co_real_open(struct storage *storage,
@@ -69,7 +94,6 @@ static int co_real_open(struct storage *storage,
                         GError **err)
 {
     struct call call = { .path = path, .flags = flags };
-    struct real_file *file;
     int ret = co_offload(run_open, &call);
 
     if (ret < 0) {
@@ -77,12 +101,23 @@ static int co_real_open(struct storage *storage,
             err, ret, "cannot %s '%s'",
             (flags & STORAGE_CREATE) != 0 ? "create" : "open", path);
     }
-    file = g_new0(struct real_file, 1);
-    file->file.storage = storage;
-    file->file.path = g_strdup(path);
-    file->fd = call.fd;
-    *ret_file = &file->file;
+    *ret_file = real_file_new(storage, path, &call);
     return 0;
+}
+
+/* Not dup(): the kernel tells of an error once for each time that a file was
+ * opened. */
+static int co_real_open_again(struct storage_file *file,
+                              struct storage_file **ret_file)
+{
+    g_autofree char *link = g_strdup_printf("/proc/self/fd/%d", fd_of(file));
+    struct call call = { .path = link, .flags = STORAGE_WRITABLE };
+    int ret = co_offload(run_open, &call);
+
+    if (ret == 0) {
+        *ret_file = real_file_new(file->storage, file->path, &call);
+    }
+    return ret;
 }
 
 static int run_close(void *opaque)
@@ -122,8 +157,12 @@ static int co_real_write(struct storage_file *file,
 {
     struct iovec iov = { .iov_base = (void *)(uintptr_t)buffer,
                          .iov_len = bytes };
-    ssize_t moved = co_file_pwritev(fd_of(file), &iov, 1, offset, 0);
+    ssize_t moved = inline_writer_try(&real_of(file)->inline_writer,
+                                      fd_of(file), &iov, 1, bytes, offset);
 
+    if (moved != (ssize_t)bytes) { /* an error comes again */
+        moved = co_file_pwritev(fd_of(file), &iov, 1, offset, 0);
+    }
     if (moved < 0) {
         return (int)moved;
     }
@@ -496,6 +535,7 @@ static int co_real_boot_id(struct storage *storage,
 
 static const struct storage_ops real_ops = {
     .co_open = co_real_open,
+    .co_open_again = co_real_open_again,
     .co_close = co_real_close,
     .co_read = co_real_read,
     .co_write = co_real_write,

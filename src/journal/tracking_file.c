@@ -13,6 +13,7 @@
 #include <errno.h>
 
 #include "base/error.h"
+#include "journal/tracking_file_priv.h"
 #include "loop/coroutine.h"
 
 /* A process that was killed may hold its lock for a moment longer. */
@@ -133,6 +134,9 @@ int co_tracking_file_create(struct storage *storage,
         ret = co_storage_lock(file->file, true);
     }
     if (ret == 0) {
+        ret = co_storage_open_again(file->file, &file->intents);
+    }
+    if (ret == 0) {
         ret = co_write_out(file);
     }
     if (ret < 0) {
@@ -147,7 +151,7 @@ int co_tracking_file_create(struct storage *storage,
     return 0;
 }
 
-static int co_sync_name(struct tracking_file *file)
+int co_tracking_file_sync_name(struct tracking_file *file)
 {
     g_autofree char *directory = g_path_get_dirname(file->path);
 
@@ -164,7 +168,7 @@ int co_tracking_file_publish(struct tracking_file *file)
         return ret;
     }
     file->is_published = true;
-    return co_sync_name(file);
+    return co_tracking_file_sync_name(file);
 }
 
 void co_tracking_file_close(struct tracking_file **file)
@@ -179,6 +183,7 @@ void co_tracking_file_close(struct tracking_file **file)
 
         (void)co_storage_unlink(closed->storage, name); /* of no meaning */
     }
+    co_storage_close(&closed->intents);
     co_storage_close(&closed->file);
     file_free(closed);
 }
@@ -305,6 +310,9 @@ static int co_open_and_read(struct tracking_file *file,
     }
     ret = file_take_memory(file);
     if (ret == 0) {
+        ret = co_storage_open_again(file->file, &file->intents);
+    }
+    if (ret == 0) {
         ret = co_read_map(file);
     }
     if (ret < 0) {
@@ -381,7 +389,7 @@ int co_tracking_file_rewrite(struct tracking_file *file)
     if (ret == 0) {
         ret = co_tracking_file_sync(file);
     }
-    return ret == 0 ? co_sync_name(file) : ret;
+    return ret == 0 ? co_tracking_file_sync_name(file) : ret;
 }
 
 /*
@@ -455,9 +463,29 @@ int co_tracking_file_sync(struct tracking_file *file)
     return co_sync_since(file, 0);
 }
 
-static int co_flip_since(struct tracking_file *file,
-                         struct tracking_superblock *superblock,
-                         unsigned int failed_syncs)
+/* The other handle will be told of the error, too: now, and not when the poison is
+ * synced. Whose error it was nobody can say then. */
+static void co_note_failed_intents(struct tracking_file *file)
+{
+    co_mutex_lock(&file->sync_turn);
+    file->failed_syncs++;
+    (void)co_storage_sync(file->file);
+    co_mutex_unlock(&file->sync_turn);
+}
+
+int co_tracking_file_sync_intents(struct tracking_file *file)
+{
+    int ret = file->syncs ? co_storage_sync(file->intents) : 0;
+
+    if (ret < 0) {
+        co_note_failed_intents(file);
+    }
+    return ret == 0 && file->failed_syncs > 0 ? -EIO : ret;
+}
+
+int co_tracking_file_flip_since(struct tracking_file *file,
+                                struct tracking_superblock *superblock,
+                                unsigned int failed_syncs)
 {
     g_autoptr(GByteArray) bytes = NULL;
     unsigned int slot = 1 - file->durable_slot;
@@ -481,7 +509,7 @@ static int co_flip_since(struct tracking_file *file,
 int co_tracking_file_flip(struct tracking_file *file,
                           struct tracking_superblock *superblock)
 {
-    return co_flip_since(file, superblock, 0);
+    return co_tracking_file_flip_since(file, superblock, 0);
 }
 
 void tracking_file_use_pages(struct tracking_file *file,
@@ -504,90 +532,4 @@ void tracking_file_use_pages(struct tracking_file *file,
             }
         }
     }
-}
-
-/*
- * Poison: each way is tried when the one before has failed. None touches the
- * newest superblock: were it torn, the one before it would count.
- */
-
-static int co_poison_superblock(struct tracking_file *file,
-                                struct tracking_superblock *superblock,
-                                const char *reason)
-{
-    superblock->is_poisoned = true;
-    superblock->is_clean = false;
-    g_free(superblock->reason);
-    superblock->reason = g_strndup(reason, TRACKING_REASON_BYTES_MAX);
-    /* What is written only now no failure of before is about. */
-    return co_flip_since(file, superblock, file->failed_syncs);
-}
-
-static int co_poison_name(struct tracking_file *file)
-{
-    int ret = co_storage_unlink(file->storage, file->path);
-
-    return ret < 0 && ret != -ENOENT ? ret : co_sync_name(file);
-}
-
-static char *tombstone_path(const char *state_directory,
-                            const struct journal_id *disk_id)
-{
-    char text[JOURNAL_ID_TEXT_BYTES];
-
-    journal_id_format(disk_id, text);
-    return g_strdup_printf("%s/%s.untracked", state_directory, text);
-}
-
-static int co_poison_state_directory(struct tracking_file *file,
-                                     const char *state_directory)
-{
-    g_autofree char *path =
-        tombstone_path(state_directory, &file->layout.disk_id);
-    struct storage_file *tombstone = NULL;
-    int ret =
-        co_storage_open(file->storage, path, STORAGE_CREATE, &tombstone, NULL);
-
-    if (ret < 0 && ret != -EEXIST) {
-        return ret;
-    }
-    co_storage_close(&tombstone);
-    return co_storage_sync_directory(file->storage, state_directory);
-}
-
-int co_tracking_file_poison(struct tracking_file *file,
-                            struct tracking_superblock *superblock,
-                            const char *reason,
-                            const char *state_directory)
-{
-    int ret = superblock == NULL
-                  ? -ENODATA
-                  : co_poison_superblock(file, superblock, reason);
-
-    if (ret < 0) {
-        ret = co_poison_name(file);
-    }
-    if (ret < 0 && state_directory != NULL) {
-        ret = co_poison_state_directory(file, state_directory);
-    }
-    return ret;
-}
-
-int co_tracking_file_is_tombstoned(struct storage *storage,
-                                   const char *state_directory,
-                                   const struct journal_id *disk_id,
-                                   bool *ret_is)
-{
-    g_autofree char *path = NULL;
-    struct storage_stat found;
-    int ret;
-
-    *ret_is = false;
-    if (state_directory == NULL) {
-        return 0;
-    }
-    path = tombstone_path(state_directory, disk_id);
-    ret = co_storage_stat(storage, path, &found);
-    *ret_is = ret == 0;
-    return ret == -ENOENT ? 0 : ret;
 }

@@ -11,9 +11,11 @@
  *     co_tracking_file_open()     NAME; then, if it was not closed cleanly,
  *     co_tracking_file_rewrite()  before anything else
  *
- * Syncs of one file are taken in turn. The kernel tells one of them of an error,
- * so once a sync has failed all later ones fail, and nothing more may be written
- * but the poison.
+ * The kernel tells one of several syncs of an error, so they are taken in turn; once
+ * one has failed all later ones fail, and nothing more may be written but the
+ * poison. Intents, which writes wait for, do not wait for the syncs of a
+ * checkpoint: they are synced through a handle of their own, which is told by
+ * itself.
  *
  * Coroutines; one loop at a time. Results: 0 or a negative errno.
  */
@@ -26,7 +28,8 @@
 struct tracking_file {
     struct storage *storage; /* borrowed */
     struct storage_file *file;
-    char *path; /* its name once published */
+    struct storage_file *intents; /* the same, for co_..._sync_intents() */
+    char *path;                   /* its name once published */
     struct tracking_layout layout;
     bool is_published;
     bool syncs; /* true until it is in use; then false for process mode */
@@ -87,6 +90,8 @@ int co_tracking_file_write_sectors(struct tracking_file *file,
                                    uint64_t count);
 /* 0: all that was written before is durable. Nothing while it does not sync. */
 int co_tracking_file_sync(struct tracking_file *file);
+/* As above, also while another sync is under way; one of this kind at a time. */
+int co_tracking_file_sync_intents(struct tracking_file *file);
 /* Gives the superblock the next sequence, writes it to the slot that is not the
  * durable one, and syncs. All that it names is durable already. */
 int co_tracking_file_flip(struct tracking_file *file,

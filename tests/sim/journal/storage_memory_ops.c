@@ -90,6 +90,23 @@ static bool fails_writes(const struct storage_memory *memory, const char *path)
  * The operations.
  */
 
+static struct storage_file *file_new(struct storage_memory *memory,
+                                     const char *path,
+                                     struct inode *inode,
+                                     bool writable)
+{
+    struct memory_file *file = g_new0(struct memory_file, 1);
+
+    file->file.storage = &memory->storage;
+    file->file.path = g_strdup(path);
+    file->inode = inode;
+    file->writable = writable;
+    file->told = inode->failed_syncs;
+    inode->opens++;
+    g_ptr_array_add(memory->files, file);
+    return &file->file;
+}
+
 static int co_memory_open(struct storage *storage,
                           const char *path,
                           unsigned int flags,
@@ -98,7 +115,6 @@ static int co_memory_open(struct storage *storage,
 {
     struct storage_memory *memory = memory_of(storage);
     struct inode *inode;
-    struct memory_file *file;
     int ret = 0;
 
     co_reschedule();
@@ -128,14 +144,21 @@ static int co_memory_open(struct storage *storage,
     if (ret < 0) {
         return error_set_errno(err, ret, "cannot open '%s'", path);
     }
-    file = g_new0(struct memory_file, 1);
-    file->file.storage = storage;
-    file->file.path = g_strdup(path);
-    file->inode = inode;
-    file->writable = (flags & (STORAGE_WRITABLE | STORAGE_CREATE)) != 0;
-    inode->opens++;
-    g_ptr_array_add(memory->files, file);
-    *ret_file = &file->file;
+    *ret_file = file_new(memory, path, inode,
+                         (flags & (STORAGE_WRITABLE | STORAGE_CREATE)) != 0);
+    return 0;
+}
+
+static int co_memory_open_again(struct storage_file *opened,
+                                struct storage_file **ret_file)
+{
+    struct storage_memory *memory = memory_of(opened->storage);
+
+    co_reschedule();
+    if (memory->dead) {
+        return -EIO;
+    }
+    *ret_file = file_new(memory, opened->path, file_of(opened)->inode, true);
     return 0;
 }
 
@@ -266,10 +289,28 @@ static int co_memory_truncate(struct storage_file *opened, uint64_t bytes)
     return dies ? -EIO : 0;
 }
 
+/* An error is told once to each that has the file open. */
+static int tell(struct memory_file *file)
+{
+    bool is_new = file->told != file->inode->failed_syncs;
+
+    file->told = file->inode->failed_syncs;
+    return is_new ? -EIO : 0;
+}
+
+static int fail_sync(struct storage_memory *memory, struct memory_file *file)
+{
+    memory_lose_data(memory, file->inode);
+    file->inode->suspect = true;
+    file->inode->failed_syncs++;
+    return tell(file);
+}
+
 static int co_sync_now(struct storage_file *opened)
 {
     struct storage_memory *memory = memory_of(opened->storage);
-    struct inode *inode = file_of(opened)->inode;
+    struct memory_file *file = file_of(opened);
+    struct inode *inode = file->inode;
     const struct storage_step step = { STORAGE_STEP_SYNC, inode->name, 0, NULL,
                                        0 };
     bool dies;
@@ -279,9 +320,7 @@ static int co_sync_now(struct storage_file *opened)
         return -EIO; /* the reboot loses what it loses */
     }
     if (ret < 0) {
-        memory_lose_data(memory, inode);
-        inode->suspect = true;
-        return -EIO;
+        return fail_sync(memory, file);
     }
     if (fails_writes(memory, opened->path)) {
         memory_lose_data(memory, inode);
@@ -291,16 +330,14 @@ static int co_sync_now(struct storage_file *opened)
         (memory->fail_sync_suffix == NULL ||
          g_str_has_suffix(opened->path, memory->fail_sync_suffix)) &&
         --memory->fail_sync == 0) {
-        memory_lose_data(memory, inode);
-        inode->suspect = true;
         if (memory->fail_syncs_after > 0) {
             memory->fail_syncs_after--;
             memory->fail_sync = 1;
         }
-        return -EIO;
+        return fail_sync(memory, file);
     }
     memory_sync_data(inode);
-    return 0;
+    return tell(file);
 }
 
 /* Of several at once, the one that is served first may be told last. */
@@ -522,6 +559,7 @@ static int co_memory_boot_id(struct storage *storage,
 
 const struct storage_ops storage_memory_ops = {
     .co_open = co_memory_open,
+    .co_open_again = co_memory_open_again,
     .co_close = co_memory_close,
     .co_read = co_memory_read,
     .co_write = co_memory_write,

@@ -19,6 +19,7 @@ struct inode {
     GHashTable *unsynced;
     bool size_unsynced;
     bool suspect; /* a sync failed: the cache shows what the disk lacks */
+    unsigned int failed_syncs;
     unsigned int opens;
     struct memory_file *lock_owner; /* of an exclusive lock */
     unsigned int shared_locks;
@@ -41,6 +42,7 @@ struct memory_file {
     struct inode *inode;
     bool writable;
     bool has_shared_lock;
+    unsigned int told; /* of so many of the inode's failed syncs */
 };
 
 struct storage_memory {

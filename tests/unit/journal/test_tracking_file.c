@@ -111,12 +111,75 @@ static void test_a_failed_sync_is_final_for_the_file(void **state)
     tracked_disk_free(disk);
 }
 
+static void co_sync_intents_after_a_failure(struct tracked_disk *disk)
+{
+    struct tracking_file *file = co_make_file(disk);
+
+    storage_memory_fail_sync(disk->memory, ".cbt.new", 1);
+    assert_int_equal(co_tracking_file_sync(file), -EIO);
+    assert_int_equal(co_tracking_file_sync_intents(file), -EIO);
+    assert_int_equal(co_tracking_file_sync_intents(file), -EIO);
+    co_tracking_file_close(&file);
+}
+
+static void co_sync_after_failed_intents(struct tracked_disk *disk)
+{
+    struct tracking_file *file = co_make_file(disk);
+
+    storage_memory_fail_sync(disk->memory, ".cbt.new", 1);
+    assert_int_equal(co_tracking_file_sync_intents(file), -EIO);
+    assert_int_equal(co_tracking_file_sync(file), -EIO);
+    co_tracking_file_close(&file);
+}
+
+static void test_syncs_of_intents_and_others_fail_together(void **state)
+{
+    struct tracked_disk *disk = tracked_disk_new(1);
+
+    (void)state;
+    tracked_disk_live(disk, co_sync_intents_after_a_failure, DISK_CLOSED);
+    tracked_disk_live(disk, co_sync_after_failed_intents, DISK_CLOSED);
+    tracked_disk_free(disk);
+}
+
+/* The kernel tells each handle of an error; the poison's sync would be told of
+ * the intents', and the file unlinked with all that it says of the reason. */
+static void co_poison_after_failed_intents(struct tracked_disk *disk)
+{
+    struct tracking_file *file = co_make_file(disk);
+    g_autoptr(tracking_superblock) superblock = tracking_superblock_new();
+    struct storage_stat found;
+
+    superblock->disk_id = file->layout.disk_id;
+    assert_int_equal(co_tracking_file_flip(file, superblock), 0);
+    assert_int_equal(co_tracking_file_publish(file), 0);
+    storage_memory_fail_sync(disk->memory, NULL, 1);
+    assert_int_equal(co_tracking_file_sync_intents(file), -EIO);
+    assert_int_equal(
+        co_tracking_file_poison(file, superblock, "the disk is gone", NULL), 0);
+    assert_int_equal(co_storage_stat(storage_memory_storage(disk->memory),
+                                     "/made.cbt", &found),
+                     0);
+    co_tracking_file_close(&file);
+}
+
+static void test_after_failed_intents_the_poison_is_in_the_file(void **state)
+{
+    struct tracked_disk *disk = tracked_disk_new(1);
+
+    (void)state;
+    tracked_disk_live(disk, co_poison_after_failed_intents, DISK_CLOSED);
+    tracked_disk_free(disk);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(
             test_of_two_syncs_at_once_none_succeeds_when_one_fails),
         cmocka_unit_test(test_a_failed_sync_is_final_for_the_file),
+        cmocka_unit_test(test_syncs_of_intents_and_others_fail_together),
+        cmocka_unit_test(test_after_failed_intents_the_poison_is_in_the_file),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
