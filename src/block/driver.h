@@ -98,6 +98,9 @@ struct block_driver {
                       uint64_t offset,
                       uint64_t bytes);        /* NULL: nothing to do */
     int (*co_flush)(struct block_node *node); /* NULL: nothing to do */
+    /* What a write that is over has changed may be known to this process only,
+     * until the next flush: who kills it takes the write back. */
+    bool writes_late;
     /* See co_block_forget_cache(). NULL: has none. */
     int (*co_forget_cache)(struct block_node *node);
     int (*co_status)(struct block_node *node,

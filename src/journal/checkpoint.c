@@ -302,6 +302,18 @@ static int co_flip_to_spare(struct tracker *tracker,
     return 0;
 }
 
+/* Does a kill take writes back that are over? Then a bitmap may lose their bits
+ * only when the image has been flushed, also in process mode. */
+static bool writes_late(const struct tracker *tracker)
+{
+    const struct block_node *node = tracker->node;
+
+    while (node != NULL && !block_driver_of(node)->writes_late) {
+        node = block_child(node, "file");
+    }
+    return node != NULL;
+}
+
 static void hold(struct tracker *tracker)
 {
     tracker->holding = true;
@@ -327,7 +339,7 @@ static int co_flip_captured(struct tracker *tracker,
         return error_set_errno(err, ret, "cannot store the bitmaps of '%s'",
                                block_name(tracker->node));
     }
-    if (capture->flushes && tracker_syncs(tracker)) {
+    if (capture->flushes && (tracker_syncs(tracker) || writes_late(tracker))) {
         ret = co_flush_image(tracker);
         if (ret < 0) {
             tracker_break(tracker,

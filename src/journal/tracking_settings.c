@@ -59,10 +59,10 @@ int tracking_settings_read(struct tracking_settings *settings,
         says(options, "on-tracking-error", "stop", settings->stop_on_error);
     settings->over_marking_bytes =
         json_dict_uint(options, "over-marking", settings->over_marking_bytes);
-    settings->checkpoint_ns =
-        json_dict_uint(options, "checkpoint-interval",
-                       settings->checkpoint_ns / 1000000) *
-        1000000;
+    if (json_dict_get(options, "checkpoint-interval") != NULL) {
+        settings->checkpoint_ns =
+            json_dict_uint(options, "checkpoint-interval", 0) * 1000000;
+    }
     settings->in_state_directory =
         says(options, "location", "state-dir", settings->in_state_directory);
     return 0;

@@ -478,6 +478,7 @@ const struct block_driver driver_qcow2 = {
     .co_write_zeroes = co_qcow2_write_zeroes,
     .co_discard = co_qcow2_discard,
     .co_flush = co_qcow2_flush,
+    .writes_late = true,
     .co_status = co_qcow2_status,
     .co_truncate = co_qcow2_truncate,
     .drained = qcow2_drained,

@@ -139,6 +139,22 @@ static struct json_value *backup_options(struct attempt *attempt,
     return data;
 }
 
+/* Who has lost the bitmap begins anew. */
+static void check_full(const struct attempt *attempt,
+                       struct disk *disk,
+                       const struct manifest *point)
+{
+    bool *must_be_full = &disk->must_be_full[attempt->repository->index];
+
+    if (*must_be_full && point != NULL) {
+        world_fail(disk->world, "%s has lost its bitmap, and goes on from it",
+                   disk->name);
+    } else if (*must_be_full) {
+        world_count(disk->world, WORLD_PROCESS_FULL);
+        *must_be_full = false;
+    }
+}
+
 /* Its action, or NULL: it cannot take part. */
 static struct json_value *co_plan(struct attempt *attempt, struct disk *disk)
 {
@@ -166,6 +182,7 @@ static struct json_value *co_plan(struct attempt *attempt, struct disk *disk)
     }
     member->is_in = 1;
     member->is_full = point == NULL;
+    check_full(attempt, disk, point);
     member->disk = *tracker_disk_id(tracker_of(disk->node));
     world_count(repository->world,
                 point == NULL ? WORLD_FULL : WORLD_INCREMENTAL);

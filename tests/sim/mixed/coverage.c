@@ -153,6 +153,9 @@ static uint64_t places_of_superblock(struct coverage_file *file,
         places |= places_of_bitmap(disk, find_bitmap(file->newest, bitmap->id),
                                    bitmap);
     }
+    if (new->is_process) {
+        places |= PLACE_BIT(AT_PROCESS);
+    }
     if (new->is_resizing ||
         (file->newest != NULL && file->newest->is_resizing)) {
         places |= PLACE_BIT(AT_RESIZE);

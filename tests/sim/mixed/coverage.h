@@ -16,44 +16,45 @@
 
 #define COVERAGE_DISKS 3
 
-#define COVERAGE_PLACES(PLACE)                                 \
- PLACE(AT_INTENT_SET, "intent sync")                           \
- PLACE(AT_INTENT_CLEAR, "intent clearing")                     \
- PLACE(AT_PAGE, "page write")                                  \
- PLACE(AT_FLIP, "superblock flip")                             \
- PLACE(AT_FREEZE, "freeze durable")                            \
- PLACE(AT_PREPARE_0, "prepare: first disk")                    \
- PLACE(AT_PREPARE_1, "prepare: second disk")                   \
- PLACE(AT_PREPARE_2, "prepare: third disk (qcow2)")            \
- PLACE(AT_TARGET_FLUSH, "target flush")                        \
- PLACE(AT_SOURCE_FLUSH, "source flush")                        \
- PLACE(AT_BEGIN, "BEGIN")                                      \
- PLACE(AT_COMMIT, "COMMIT being written")                      \
- PLACE(AT_COMMIT_UNSYNCED, "COMMIT written, unsynced")         \
- PLACE(AT_COMMIT_SYNCED, "COMMIT synced, nobody knows it yet") \
- PLACE(AT_ABORT, "ABORT")                                      \
- PLACE(AT_ABDICATE_0, "abdicate: first disk")                  \
- PLACE(AT_ABDICATE_1, "abdicate: second disk")                 \
- PLACE(AT_ABDICATE_2, "abdicate: third disk (qcow2)")          \
- PLACE(AT_RECLAIM, "reclaim")                                  \
- PLACE(AT_SEAL, "seal")                                        \
- PLACE(AT_ACKNOWLEDGE, "acknowledgement")                      \
- PLACE(AT_PURGE, "purge")                                      \
- PLACE(AT_STARTED, "repository: started")                      \
- PLACE(AT_PREPARED, "repository: manifest prepared")           \
- PLACE(AT_PUBLISHED, "repository: published")                  \
- PLACE(AT_RESIZE, "resize record")                             \
- PLACE(AT_MERGE, "merge")                                      \
- PLACE(AT_ENABLE, "enable")                                    \
- PLACE(AT_CHANGE, "another change of a bitmap")                \
- PLACE(AT_CREATION, "tracking-file creation")                  \
- PLACE(AT_GUEST_WRITE, "guest's write to the image")           \
- PLACE(AT_GUEST_FLUSH, "flush of an image")                    \
- PLACE(AT_CLOSE_IMAGE, "clean close: sync of the image")       \
- PLACE(AT_CLOSE_TRACKING, "clean close: sync of tracking")     \
- PLACE(AT_CLOSE_LOG, "clean close: sync of the log")           \
- PLACE(AT_RECOVERY, "recovery")                                \
- PLACE(AT_RECOVERY_AGAIN, "recovery after a crash in recovery")
+#define COVERAGE_PLACES(PLACE)                                  \
+ PLACE(AT_INTENT_SET, "intent sync")                            \
+ PLACE(AT_INTENT_CLEAR, "intent clearing")                      \
+ PLACE(AT_PAGE, "page write")                                   \
+ PLACE(AT_FLIP, "superblock flip")                              \
+ PLACE(AT_FREEZE, "freeze durable")                             \
+ PLACE(AT_PREPARE_0, "prepare: first disk")                     \
+ PLACE(AT_PREPARE_1, "prepare: second disk")                    \
+ PLACE(AT_PREPARE_2, "prepare: third disk (qcow2)")             \
+ PLACE(AT_TARGET_FLUSH, "target flush")                         \
+ PLACE(AT_SOURCE_FLUSH, "source flush")                         \
+ PLACE(AT_BEGIN, "BEGIN")                                       \
+ PLACE(AT_COMMIT, "COMMIT being written")                       \
+ PLACE(AT_COMMIT_UNSYNCED, "COMMIT written, unsynced")          \
+ PLACE(AT_COMMIT_SYNCED, "COMMIT synced, nobody knows it yet")  \
+ PLACE(AT_ABORT, "ABORT")                                       \
+ PLACE(AT_ABDICATE_0, "abdicate: first disk")                   \
+ PLACE(AT_ABDICATE_1, "abdicate: second disk")                  \
+ PLACE(AT_ABDICATE_2, "abdicate: third disk (qcow2)")           \
+ PLACE(AT_RECLAIM, "reclaim")                                   \
+ PLACE(AT_SEAL, "seal")                                         \
+ PLACE(AT_ACKNOWLEDGE, "acknowledgement")                       \
+ PLACE(AT_PURGE, "purge")                                       \
+ PLACE(AT_STARTED, "repository: started")                       \
+ PLACE(AT_PREPARED, "repository: manifest prepared")            \
+ PLACE(AT_PUBLISHED, "repository: published")                   \
+ PLACE(AT_RESIZE, "resize record")                              \
+ PLACE(AT_MERGE, "merge")                                       \
+ PLACE(AT_ENABLE, "enable")                                     \
+ PLACE(AT_CHANGE, "another change of a bitmap")                 \
+ PLACE(AT_CREATION, "tracking-file creation")                   \
+ PLACE(AT_GUEST_WRITE, "guest's write to the image")            \
+ PLACE(AT_GUEST_FLUSH, "flush of an image")                     \
+ PLACE(AT_CLOSE_IMAGE, "clean close: sync of the image")        \
+ PLACE(AT_CLOSE_TRACKING, "clean close: sync of tracking")      \
+ PLACE(AT_CLOSE_LOG, "clean close: sync of the log")            \
+ PLACE(AT_RECOVERY, "recovery")                                 \
+ PLACE(AT_RECOVERY_AGAIN, "recovery after a crash in recovery") \
+ PLACE(AT_PROCESS, "superblock of durability=process")
 
 #define PLACE_ENUM(name, text) name,
 

@@ -66,6 +66,12 @@ static struct json_value *node_options(const struct disk *disk)
         json_dict_set(options, "file", file_options(disk));
     }
     json_dict_set_string(options, "node-name", disk->name);
+    if (disk->is_process && !disk->world->is_process) {
+        struct json_value *tracking = json_dict_new();
+
+        json_dict_set_string(tracking, "durability", "process");
+        json_dict_set(options, "x-cohort-tracking", tracking);
+    }
     return options;
 }
 
@@ -152,7 +158,9 @@ void co_disk_open(struct disk *disk)
     struct block_node *node;
     int ret;
 
-    world_trace(world, "%s is opened", disk->name);
+    world_trace(world, "%s is opened%s", disk->name,
+                disk->is_process ? ", durability=process" : "");
+    durability_opens(disk);
     world->coverage.phase.opening = true;
     ret = co_block_add(world->engine.graph, options, true, &node, &error);
     world->coverage.phase.opening = false;
@@ -171,6 +179,7 @@ void co_disk_open(struct disk *disk)
             world_fail(world, "%s cannot be read", disk->name);
         } else {
             disk_check(disk, content);
+            durability_opened(disk);
             co_remove_leftovers(disk);
         }
     }

@@ -23,6 +23,7 @@ struct fate *world_fate(struct world *world, const struct journal_id *txid)
     fate = g_new0(struct fate, 1);
     fate->txid = *txid;
     fate->repository = -1;
+    fate->is_process = world->is_process;
     g_ptr_array_add(world->fates, fate);
     return fate;
 }
@@ -247,6 +248,9 @@ void disk_check(struct disk *disk, GBytes *content)
     GPtrArray *bitmaps = disk->oracle.bitmaps;
     struct dirty_bitmap *stranger = NULL;
 
+    if (durability_lost(disk)) {
+        return;
+    }
     while ((stranger = dirty_bitmap_next(disk->node, stranger)) != NULL) {
         (void)oracle_bitmap(&disk->oracle, dirty_bitmap_name(stranger));
         if (dirty_bitmap_reason(stranger) != NULL) {

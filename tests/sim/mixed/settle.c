@@ -187,6 +187,7 @@ static bool co_settle_prepared(struct repository *repository,
                                const struct manifest *manifest)
 {
     struct world *world = repository->world;
+    struct fate *fate = world_fate(world, &manifest->txid);
     char txid[JOURNAL_ID_TEXT_BYTES];
     g_autoptr(json_value) list = NULL;
     const char *outcome;
@@ -200,6 +201,13 @@ static bool co_settle_prepared(struct repository *repository,
     if (strcmp(outcome, "committed") == 0) {
         world_count(world, WORLD_SETTLED_PUBLISHED);
         return co_repository_publish(repository, manifest->number);
+    }
+    if (strcmp(outcome, "unknown") == 0 && fate->is_forgotten) {
+        /* The log of that daemon was good for one boot. The point is kept, by
+         * who wants it; it is no base. */
+        world_count(world, WORLD_PROCESS_UNKNOWN);
+        fate->pruned = true;
+        return co_repository_discard(repository, manifest->number);
     }
     if (strcmp(outcome, "aborted") != 0) {
         world_fail(world, "the outcome of %s is %s", txid, outcome);

@@ -149,6 +149,12 @@ static void on_trouble(void *opaque,
     struct world *world = opaque;
 
     (void)is_durable;
+    for (int i = 0; i < DISKS; i++) {
+        if (strcmp(node, world->disks[i].name) == 0 &&
+            world->disks[i].may_tell_loss) {
+            return;
+        }
+    }
     if (!world_is_dead(world) && reason != NULL) {
         world_fail(world, "tracking of %s failed: %s", node, reason);
     }
@@ -165,10 +171,12 @@ static void make_engine(struct world *world)
     struct coordinator_options options = {
         .storage = storage_memory_storage(world->memory),
         .path = STATE_DIRECTORY,
+        .is_process = world->is_process,
         .event = drop_event,
         .opaque = world,
     };
     const struct tracking_settings settings = {
+        .durability = world->is_process ? TRACKER_PROCESS : TRACKER_POWER,
         .over_marking_bytes = REGION_BYTES * 5,
         .checkpoint_ns = 250000,
     };
@@ -314,6 +322,7 @@ static void co_shut_down(struct world *world)
     co_block_del_all(engine->graph);
     block_graph_unlock(engine->graph);
     for (int i = 0; i < DISKS; i++) {
+        durability_closed(&world->disks[i]);
         world->disks[i].node = NULL;
     }
     co_coordinator_close(engine->coordinator);
@@ -390,6 +399,7 @@ static enum storage_verdict observe(void *opaque,
     dies |= storage_memory_points(world->memory) == world->crash_at;
     coverage_step(&world->coverage, step, places, dies);
     if (dies) {
+        world_note_death(world);
         world_trace(world, "dies at %s %" G_GUINT64_FORMAT " (%s)", step->path,
                     step->offset,
                     world->aim < 0 ? "by chance" : coverage_name(world->aim));
@@ -406,7 +416,8 @@ static void plan_death(struct world *world)
     world->crash_at = 0;
     world->aim_count =
         random_once_in(random, 2) ? 1 : random_between(random, 1, 6);
-    world->aim = (int)random_below(random, COVERAGE_PLACE_COUNT);
+    world->aim = (int)random_below(
+        random, world_has_process(world) ? COVERAGE_PLACE_COUNT : AT_PROCESS);
     if (world->killed && random_once_in(random, 2)) {
         /* A kill, then a power cut before recovery has made anything durable. */
         world->aim = AT_RECOVERY;
@@ -435,6 +446,9 @@ static void end_life(struct world *world)
                 clean   ? "cleanly"
                 : power ? "power cut"
                         : "killed");
+    if (power) {
+        world_power_is_cut(world, clean);
+    }
     storage_memory_reboot(world->memory,
                           power ? STORAGE_CRASH_POWER : STORAGE_CRASH_KILL);
     world->killed = !power && !clean;
@@ -452,6 +466,7 @@ static void live(struct world *world)
     for (unsigned int i = 0; i < loops; i++) {
         scheduler_add_loop(&world->scheduler, names[i]);
     }
+    world_choose_durability(world);
     make_engine(world);
     co_mutex_init(&world->commands);
     storage_memory_set_clock(world->memory, &world->scheduler.now_ns);

@@ -72,7 +72,13 @@
  COUNT(WORLD_CHANGES, "verb: on several disks, by one record")    \
  COUNT(WORLD_MERGES, "verb: merge")                               \
  COUNT(WORLD_RESIZES, "verb: resize")                             \
- COUNT(WORLD_DOUBT, "fault: COMMIT's sync")
+ COUNT(WORLD_DOUBT, "fault: COMMIT's sync")                       \
+ COUNT(WORLD_PROCESS_DAEMONS, "process: daemon")                  \
+ COUNT(WORLD_PROCESS_DISKS, "process: disk opened")               \
+ COUNT(WORLD_PROCESS_KEPT, "process: disk found after a kill")    \
+ COUNT(WORLD_PROCESS_LOST, "process: disk's bitmaps lost")        \
+ COUNT(WORLD_PROCESS_FULL, "process: full backup after the loss") \
+ COUNT(WORLD_PROCESS_UNKNOWN, "process: outcome unknown")
 
 #define WORLD_COUNT_ENUM(name, text) name,
 
@@ -95,9 +101,18 @@ struct fate {
     int repository;     /* -1: none has to do with it */
     GBytes *cut[DISKS]; /* of its jobs' disks at the instant; or NULL */
     bool pruned;        /* its point was dropped as an old one */
+    bool is_process;    /* of a daemon with durability=process */
+    bool is_forgotten;  /* ... and then power was cut */
 };
 
 struct world;
+
+/* What a power cut may have taken with it (durability.c). */
+enum risk {
+    RISK_NONE,
+    RISK_MAYBE,
+    RISK_CERTAIN,
+};
 
 struct disk {
     struct world *world;
@@ -111,6 +126,13 @@ struct disk {
     bool busy[SECTORS_MAX]; /* a guest writes to it */
     unsigned int guests;
     struct block_user user; /* the guests' */
+    bool is_process;        /* opened with durability=process */
+    bool is_at_risk;        /* its tracking file may be of such a life */
+    bool was_at_risk;       /* ... of an earlier one, before it was opened */
+    bool was_open;          /* when all died: neither opening nor closing */
+    enum risk risk;
+    bool may_tell_loss;
+    bool must_be_full[REPOSITORIES];
 };
 
 /* A repository, and the command that backs up to it. */
@@ -147,6 +169,7 @@ struct world {
     uint64_t aim_count;
     uint64_t crash_at; /* a crash point; 0: none */
     bool has_faults;
+    bool is_process; /* the daemon: durability=process */
 
     /* One life. */
     struct engine engine;
@@ -195,6 +218,22 @@ void co_disk_open(struct disk *disk);
 /* What guests see; exact while no write is under way. */
 GBytes *disk_content(const struct disk *disk);
 void disk_start_guests(struct disk *disk);
+
+/* durability.c. Does durability=process occur in this world? */
+bool world_has_process(const struct world *world);
+/* Of the daemon and of each disk, for the next life. */
+void world_choose_durability(struct world *world);
+/* The disk is about to be opened; it was, and what was found is settled. */
+void durability_opens(struct disk *disk);
+void durability_opened(struct disk *disk);
+/* The shut-down has closed it, if it was open. */
+void durability_closed(struct disk *disk);
+/* The storage dies; then power was cut (`clean`: after a clean shut-down). */
+void world_note_death(struct world *world);
+void world_power_is_cut(struct world *world, bool clean);
+/* Were the disk's bitmaps lost, as they may have been? Then nothing else is to be
+ * compared. */
+bool durability_lost(struct disk *disk);
 
 /* fate.c */
 struct fate *world_fate(struct world *world, const struct journal_id *txid);
