@@ -112,14 +112,18 @@ class Machine:
             self.server.send_signal(signal.SIGCONT)
         self.server.wait(TIMEOUT_S)
 
-    def clear(self):
-        """Takes down what stands on a disk that is gone."""
+    def unmount_root(self):
+        "Those that were killed may hold it for a moment longer."
         deadline = time.monotonic() + TIMEOUT_S
         while subprocess.run(["umount", self.root], stderr=self.log,
                              check=False).returncode != 0:
             if time.monotonic() > deadline:
                 raise MachineFailed("the file system stays mounted")
             time.sleep(0.01)
+
+    def clear(self):
+        """Takes down what stands on a disk that is gone."""
+        self.unmount_root()
         run("losetup", "-d", self.device)
         self.device = None
         if self.fuse.poll() is None:
@@ -136,7 +140,8 @@ class Machine:
             if process is not None and process.poll() is None:
                 process.kill()
                 process.wait(TIMEOUT_S)
-        subprocess.run(["umount", self.root], stderr=self.log, check=False)
+        if os.path.ismount(self.root):
+            self.unmount_root()
         if self.device is not None:
             subprocess.run(["losetup", "-d", self.device], stderr=self.log,
                            check=False)
