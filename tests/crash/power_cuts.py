@@ -52,7 +52,7 @@ class PowerRounds(Rounds):
             self.world.daemon.kill()
             return
         self.machine.freeze()
-        self.cut_at = time.monotonic_ns()
+        self.cut_at = self.killed_at = time.monotonic_ns()
         self.must_stop = True
         self.world.daemon.kill()
         self.fire_cohort()
