@@ -36,17 +36,20 @@ from world import Fault  # noqa: E402
 ROUNDS_IN_A_WORLD = 12
 PLACE = "/var/tmp"
 KILL_SECONDS, CUT_SECONDS = 90, 30
+FIO_BUCKETS = ["fio: rounds", "fio: writes under way when the daemon died"]
 KILL_BUCKETS = [
     *(f"in {name}" for name in SPANS),
     *(f"during {name}" for name in Rounds.WEIGHTS),
     *(f"in verb {verb}" for verb in VERBS),
     *(f"killed: {victim}" for victim in ("daemon", "cohort", "both")),
-    "points made under load", "settled: published", "settled: not published"]
+    "points made under load", "settled: published", "settled: not published",
+    *FIO_BUCKETS, *(f"fio: writes to {kind}" for kind in Rounds.KINDS)]
 CUT_BUCKETS = [
     "during load", "during backup", "during verbs", "during recovery",
     "in first write waits for its intent", "in prepare of a member",
     "in flip: pages", "in flip: superblock", "cuts: all is forgotten",
-    "cuts: a part is forgotten"]
+    "cuts: a part is forgotten",
+    *FIO_BUCKETS, "fio: writes to raw", "fio: writes to qcow2"]
 
 
 def one_world(kind, folder, seed, report, is_over):

@@ -21,6 +21,7 @@ class PowerRounds(Rounds):
     KINDS = ("raw", "qcow2", "raw")
     DISK_BYTES = 3 << 20    # all of it goes through fuse
     POINTS_MAX = 4
+    FIO_SHARE = 0.25
     DURABILITIES = ("power",)
     WEIGHTS = {"load": 2, "backup": 14, "verbs": 8, "resize": 3, "close": 3,
                "recovery": 4}
@@ -52,7 +53,7 @@ class PowerRounds(Rounds):
             self.world.daemon.kill()
             return
         self.machine.freeze()
-        self.cut_at = time.monotonic_ns()
+        self.cut_at = self.killed_at = time.monotonic_ns()
         self.must_stop = True
         self.world.daemon.kill()
         self.fire_cohort()

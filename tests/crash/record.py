@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""What a disk may hold, by the record of its guest (guests.py).
+"""What a disk may hold, by the records of its guests (guests.py, fio_record.py).
 
 A write *supersedes* another one of the same sector if it was sent after the
 reply to that one, and is *firm*: it must be there still. A sector may hold what
@@ -16,6 +16,7 @@ happened:
 """
 import os
 from array import array
+from bisect import bisect_left
 
 from guests import DONE, FLUSH, LINE, SECTOR, TRIM, WRITE
 
@@ -36,8 +37,25 @@ class Write:
         self.durable = NEVER
 
 
-def read_record(path):
-    """All writes, zeroes and trims of a record, and when they were durable."""
+def read_record(path, fio=None):
+    """All writes, zeroes and trims of a record, and when they were durable.
+    `fio`: a FioRun on the same disk, whose writes are among them."""
+    writes, flushes = read_own(path)
+    if fio is not None:
+        of_fio = fio.read()
+        writes += of_fio[0]
+        flushes += of_fio[1]
+    flushes.sort()
+    begins = [sent for sent, _ in flushes]
+    for write in writes:
+        first = bisect_left(begins, write.replied)
+        if first < len(flushes):
+            write.durable = min(write.durable, flushes[first][1])
+    return writes
+
+
+def read_own(path):
+    """Writes, and (sent, replied) of flushes that had a reply."""
     writes, flushes = {}, {}
     data = b""
     if os.path.exists(path):
@@ -56,13 +74,7 @@ def read_record(path):
             writes[number].replied = when
             if writes[number].fua:
                 writes[number].durable = when
-    done_flushes.sort()
-    for write in writes.values():
-        for sent, replied in done_flushes:
-            if sent >= write.replied:
-                write.durable = min(write.durable, replied)
-                break
-    return list(writes.values())
+    return list(writes.values()), done_flushes
 
 
 class Wrong(Exception):
@@ -89,13 +101,22 @@ def numbers_of(data, what):
 class Known:
     """What a disk holds for certain, sector by sector."""
 
-    def __init__(self, size):
+    def __init__(self, size, fio=None):
+        """`fio`: the FioPart at its end, if there is one."""
         self.numbers = array("Q", bytes(size // SECTOR * 8))
+        self.fio = fio
+
+    def numbers_of(self, data, what):
+        if self.fio is None:
+            return numbers_of(data, what)
+        found = numbers_of(data[:self.fio.first], what)
+        found.extend(self.fio.numbers_of(data, what))
+        return found
 
     def check(self, data, writes, firm, what, until=NEVER):
         """Raises Wrong; else returns the numbers found in `data`. `firm`: see
         above; `until`: what was sent later must not be in it."""
-        found = numbers_of(data, what)
+        found = self.numbers_of(data, what)
         if len(found) != len(self.numbers):
             raise Wrong(f"{what}: {len(found)} sectors, not "
                         f"{len(self.numbers)}")

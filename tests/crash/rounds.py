@@ -13,9 +13,10 @@ import threading
 import time
 
 from buckets import Histogram, open_spans, reached
+from fio_guest import FioGuests
 from guests import Guests
 from moments import MOMENTS, Trigger
-from record import Wrong, firm_after_cut, firm_after_kill, read_record
+from record import NEVER, Wrong, firm_after_cut, firm_after_kill, read_record
 from support.qmp import QmpError, QmpTimeout
 from verbs import SLOW, Verbs
 from world import Fault, MIB, World
@@ -28,6 +29,7 @@ class Rounds:
     KINDS = ("raw", "qcow2", "loop")
     DISK_BYTES = 6 * MIB
     POINTS_MAX = 40
+    FIO_SHARE = 0.4     # of the rounds
     DURABILITIES = ("power", "power", "power", "process")
     WEIGHTS = {"load": 3, "backup": 14, "verbs": 10, "resize": 3, "close": 4,
                "recovery": 5, "checkpoint": 1}
@@ -45,6 +47,8 @@ class Rounds:
         self.kills = 0
         self.trigger = None
         self.guests = None
+        self.fio = None
+        self.killed_at = 0
         self.cohort_process = None
         self.runs = []          # [began, ended, exit code] of cohort backup
         self.what = self.moment = "creating"
@@ -58,6 +62,8 @@ class Rounds:
         self.world.release()
         if self.guests is not None and self.guests.process.is_alive():
             self.guests.process.kill()
+        if self.fio is not None:
+            self.fio.kill()
 
     def is_firm(self, disk, crashed):
         """What must be on that disk; see record.py."""
@@ -165,6 +171,7 @@ class Rounds:
         self.under_way = self.guests.under_way() if self.guests else 0
         self.must_stop = True
         self.verb_under_way = self.verbs.under_way
+        self.killed_at = time.monotonic_ns()
         self.world.daemon.kill()
 
     def fire_cohort(self):
@@ -240,10 +247,14 @@ class Rounds:
     def load(self, activity, victim):
         world, rng = self.world, self.rng
         self.numbers += 1 << 32
-        self.guests = Guests(world.uris(), [disk.size for disk in world.disks],
-                             self.numbers, f"{self.seed} {self.numbers}",
-                             self.records)
+        self.killed_at = 0
+        self.start_fio()
+        self.guests = Guests(
+            world.uris(), [disk.own_bytes for disk in world.disks],
+            self.numbers, f"{self.seed} {self.numbers}", self.records)
         self.guests.wait_for(rng.choice((1, 5, 20, 60)))
+        if self.fio is not None:
+            self.fio.wait_for_first_writes()
         del world.daemon.lines[:-400]
         first = "load" if activity == "recovery" else activity
         pattern = self.arm(first, victim)
@@ -258,12 +269,25 @@ class Rounds:
         self.must_stop = True
         if victim == "cohort":
             self.guests.stop()
+            if self.fio is not None:
+                self.fio.stop()
         if thread is not None:
             thread.join()
         self.guests.join()
+        if self.fio is not None:
+            self.fio.join()
         self.trigger = None
         if self.problem is not None:
             raise Fault(self.problem)
+
+    def start_fio(self):
+        """In some of the rounds; the time that it takes to start is the others'
+        gain."""
+        self.fio = None
+        chance = random.Random(f"{self.seed} {self.numbers} fio")
+        if chance.random() < self.FIO_SHARE:
+            self.fio = FioGuests(self.world.uris(), self.world.disks,
+                                 self.numbers, chance, self.world.scratch)
 
     def count(self, activity, victim):
         if victim != "cohort":
@@ -380,8 +404,10 @@ class Rounds:
 
     def check(self, crashed):
         world = self.world
-        writes = {disk.name: read_record(path) for disk, path in
-                  zip(world.disks, self.records)}
+        fio_runs = self.fio.runs if self.fio else [None] * len(world.disks)
+        writes = {disk.name: read_record(path, run) for disk, path, run in
+                  zip(world.disks, self.records, fio_runs)}
+        self.count_fio(writes)
         contents = world.read_all()
         numbers = {}
         for disk in world.disks:
@@ -396,6 +422,19 @@ class Rounds:
         for disk in world.disks:
             disk.known.settle(numbers[disk.name])
         world.forget_repo_if_long(self.POINTS_MAX)
+
+    def count_fio(self, writes):
+        if self.fio is None:
+            return
+        self.histogram.add("fio: rounds")
+        for disk in self.world.disks:
+            of_fio = [write for write in writes[disk.name] if
+                      write.first * 512 >= disk.own_bytes]
+            replied = sum(write.replied < NEVER for write in of_fio)
+            self.histogram.add(f"fio: writes to {disk.kind}", replied)
+            self.histogram.add("fio: writes under way when the daemon died", sum(
+                write.sent < self.killed_at < write.replied
+                for write in of_fio))
 
     def check_bitmaps(self, crashed, writes, numbers):
         world = self.world

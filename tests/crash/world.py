@@ -10,6 +10,7 @@ import nbd
 
 from agreement import Prediction, keep_copies
 from daemon_under_kill import CohortDaemon
+from fio_record import FioPart
 from record import Known, Wrong, firm_before
 from verbs import SLOW
 
@@ -35,7 +36,10 @@ class Disk:
         self.size = size
         self.path = f"{folder}/{name}.{'qcow2' if kind == 'qcow2' else 'raw'}"
         self.device = None
-        self.known = Known(size)
+        # fio writes to the last third, the own guests to the rest.
+        self.own_bytes = size // 3 * 2 // MIB * MIB
+        self.fio = FioPart(self.own_bytes, size - self.own_bytes)
+        self.known = Known(size, self.fio)
 
     def create(self):
         if self.kind == "qcow2":
