@@ -329,6 +329,15 @@ static int co_mark_in_use(struct qcow2_image *image, GError **err)
     return 0;
 }
 
+/* No stamp from now on. In this order: without one, bitmaps that are not in use
+ * count, though with it they did not. */
+static int co_end_stamp(struct qcow2_image *image, GError **err)
+{
+    int ret = co_mark_in_use(image, err);
+
+    return ret == 0 ? co_write_stamp(image, NULL, err) : ret;
+}
+
 int co_qcow2_bitmaps_begin(struct block_node *node,
                            const uint8_t *stamp,
                            GError **err)
@@ -343,9 +352,11 @@ int co_qcow2_bitmaps_begin(struct block_node *node,
                          block_name(node));
     }
     co_mutex_lock(&image->bitmaps->lock);
-    ret = co_write_stamp(image, stamp, err);
-    if (ret == 0) {
-        ret = co_mark_in_use(image, err);
+    if (stamp == NULL) {
+        ret = co_end_stamp(image, err);
+    } else {
+        ret = co_write_stamp(image, stamp, err);
+        ret = ret == 0 ? co_mark_in_use(image, err) : ret;
     }
     if (ret == 0) {
         image->untouched = false;
@@ -361,10 +372,7 @@ int co_qcow2_touch(struct qcow2_image *image)
 
     co_mutex_lock(&image->bitmaps->lock);
     if (image->untouched) {
-        ret = co_write_stamp(image, NULL, &error);
-        if (ret == 0) {
-            ret = co_mark_in_use(image, &error);
-        }
+        ret = co_end_stamp(image, &error);
         image->untouched = ret < 0;
     }
     co_mutex_unlock(&image->bitmaps->lock);

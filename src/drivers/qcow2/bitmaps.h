@@ -68,9 +68,10 @@ int qcow2_bitmap_check_new(struct block_node *node,
                            uint64_t granularity_bytes,
                            GError **err);
 
-/* No write has been made yet. The stamp becomes `stamp` (NULL: there is none), then
- * all stored bitmaps without problem become in_use; durably. Again with another
- * stamp at any time. -ENOTSUP: a stamp, and the image is of version 2. */
+/* No write has been made yet. The stamp becomes `stamp`, then all stored bitmaps
+ * without problem become in_use; durably. NULL: they become in_use, then there is
+ * no stamp any more. Again with another stamp at any time. -ENOTSUP: a stamp, and
+ * the image is of version 2. */
 int co_qcow2_bitmaps_begin(struct block_node *node,
                            const uint8_t *stamp,
                            GError **err);

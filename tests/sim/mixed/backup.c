@@ -61,7 +61,7 @@ static void co_make_bitmap(struct attempt *attempt, struct disk *disk)
     }
 }
 
-/* The bitmap is a difference to the newest point, so far. */
+/* The bitmap is a difference to the point, so far. */
 static bool builds_on(const struct attempt *attempt,
                       const struct disk *disk,
                       const struct manifest *point)
@@ -79,6 +79,30 @@ static bool builds_on(const struct attempt *attempt,
             journal_id_equal(&base.points[0].txid, &point->txid)) ||
            (base.kind == BITMAP_BASE_EITHER &&
             journal_id_equal(&base.points[1].txid, &point->txid));
+}
+
+/* The point to go on from, NULL: none. With mode never it is not the newest. */
+static const struct manifest *find_base(const struct attempt *attempt,
+                                        const struct disk *disk)
+{
+    const struct manifest *newest =
+        repository_newest(&attempt->scan, disk->index);
+
+    if (builds_on(attempt, disk, newest)) {
+        return newest;
+    }
+    for (guint i = attempt->scan.points->len;
+         world_has_modes(disk->world) && i-- > 0;) {
+        const struct manifest *point =
+            &g_array_index(attempt->scan.points, struct manifest, i);
+
+        if (point->members[disk->index].is_in &&
+            builds_on(attempt, disk, point)) {
+            world_count(disk->world, WORLD_DIFFERENTIAL);
+            return point;
+        }
+    }
+    return NULL;
 }
 
 static bool co_add_target(struct attempt *attempt,
@@ -129,11 +153,8 @@ static struct json_value *backup_options(struct attempt *attempt,
     json_dict_set_bool(data, "auto-dismiss", false);
     json_dict_set_uint(performance, "min-cluster-size", 4096);
     json_dict_set(data, "x-perf", performance);
-    if (point == NULL) {
-        json_dict_set_string(data, "sync", "full");
-        json_dict_set_string(data, "bitmap-mode", "on-success");
-    } else {
-        json_dict_set_string(data, "sync", "incremental");
+    modes_choose(attempt->repository->world, point == NULL, data);
+    if (point != NULL) {
         json_dict_set(data, "x-cohort-base", demand(point, disk->index));
     }
     return data;
@@ -159,18 +180,15 @@ static void check_full(const struct attempt *attempt,
 static struct json_value *co_plan(struct attempt *attempt, struct disk *disk)
 {
     struct repository *repository = attempt->repository;
-    const struct manifest *point =
-        repository_newest(&attempt->scan, disk->index);
+    const struct manifest *point = find_base(attempt, disk);
     g_autofree char *path =
         repository_data_path(repository, attempt->manifest.number, disk->index);
     g_autofree char *parent = NULL;
     struct manifest_member *member = &attempt->manifest.members[disk->index];
 
-    if (!builds_on(attempt, disk, point)) {
-        point = NULL;
+    if (point == NULL) {
         co_make_bitmap(attempt, disk);
-    }
-    if (point != NULL) {
+    } else {
         parent = repository_data_path(repository, point->number, disk->index);
     }
     if (world_is_dead(repository->world) ||
@@ -371,6 +389,7 @@ static bool co_back_up(struct attempt *attempt)
     struct repository *repository = attempt->repository;
 
     attempt->manifest.number = attempt->scan.newest + 1;
+    repository->number = attempt->manifest.number;
     return co_repository_write(repository, "started", &attempt->manifest) &&
            repository_lives(repository) && co_begin(attempt) &&
            co_wait(attempt, JOB_PENDING) && co_learn_txid(attempt) &&

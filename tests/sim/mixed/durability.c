@@ -84,6 +84,20 @@ void world_note_death(struct world *world)
     }
 }
 
+/* A superblock of the close is there, and some pages that process mode wrote
+ * before it are not. */
+static void lose_damaged(struct disk *disk)
+{
+    struct dirty_bitmap *bitmap = NULL;
+
+    while ((bitmap = dirty_bitmap_next(disk->node, bitmap)) != NULL) {
+        if (dirty_bitmap_reason(bitmap) != NULL) {
+            g_hash_table_add(disk->leftovers,
+                             g_strdup(dirty_bitmap_name(bitmap)));
+        }
+    }
+}
+
 /* Gone with the tracking file, or listed as what is not to be believed. */
 static void lose(struct disk *disk)
 {
@@ -125,7 +139,9 @@ bool durability_lost(struct disk *disk)
                        dirty_bitmap_name(bitmap), disk->name);
         }
     }
-    if (!is_believed) {
+    if (is_believed) {
+        lose_damaged(disk);
+    } else {
         lose(disk);
     }
     return !is_believed;

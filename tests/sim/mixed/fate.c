@@ -251,6 +251,7 @@ void disk_check(struct disk *disk, GBytes *content)
     if (durability_lost(disk)) {
         return;
     }
+    modes_count_found(disk);
     while ((stranger = dirty_bitmap_next(disk->node, stranger)) != NULL) {
         (void)oracle_bitmap(&disk->oracle, dirty_bitmap_name(stranger));
         if (dirty_bitmap_reason(stranger) != NULL) {

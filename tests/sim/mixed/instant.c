@@ -178,6 +178,29 @@ void world_answered(struct world *world, bool stands)
     g_ptr_array_set_size(world->told, 0);
 }
 
+/* If it commits, the bitmap is a difference to what the disk holds now. */
+static void expect_consumed(struct disk *disk,
+                            const struct tracker *tracker,
+                            const struct dirty_bitmap *bitmap,
+                            struct fate *fate)
+{
+    struct oracle_bitmap *expected =
+        oracle_bitmap(&disk->oracle, dirty_bitmap_name(bitmap));
+    struct oracle_state *state = oracle_copy(expected);
+    GBytes *cut = fate->cut[disk->index];
+
+    begin_anew(state, cut);
+    if (state->until != NULL) {
+        g_clear_pointer(&state->until, g_bytes_unref);
+        state->until = g_bytes_ref(cut);
+    }
+    state->base = (struct bitmap_base){ .kind = BITMAP_BASE_ONE };
+    state->base.points[0].txid = fate->txid;
+    state->base.points[0].disk = *tracker_disk_id(tracker);
+    state->by = fate;
+    oracle_may(expected, state);
+}
+
 void __wrap_tracker_freeze(struct tracker *tracker,
                            struct dirty_bitmap *bitmap,
                            const struct journal_id *txid,
@@ -186,28 +209,19 @@ void __wrap_tracker_freeze(struct tracker *tracker,
     struct disk *disk = disk_of_tracker(tracker);
 
     __real_tracker_freeze(tracker, bitmap, txid, mode);
-    if (disk != NULL && mode == TRACKER_ON_SUCCESS) {
-        struct oracle_bitmap *expected =
-            oracle_bitmap(&disk->oracle, dirty_bitmap_name(bitmap));
-        struct oracle_state *state = oracle_copy(expected);
+    if (disk != NULL) {
         struct fate *fate = world_fate(disk->world, txid);
         g_autoptr(GBytes) cut = disk_content(disk);
 
-        begin_anew(state, cut);
-        if (state->until != NULL) {
-            g_clear_pointer(&state->until, g_bytes_unref);
-            state->until = g_bytes_ref(cut);
-        }
-        state->base = (struct bitmap_base){ .kind = BITMAP_BASE_ONE };
-        state->base.points[0].txid = *txid;
-        state->base.points[0].disk = *tracker_disk_id(tracker);
-        state->by = fate;
-        oracle_may(expected, state);
+        modes_note(fate, disk, dirty_bitmap_name(bitmap), mode);
         if (fate->cut[disk->index] == NULL) {
             fate->cut[disk->index] = g_bytes_ref(cut);
         }
-        world_trace(disk->world, "  %s/%s is frozen", disk->name,
-                    expected->name);
+        if (mode != TRACKER_NEVER) {
+            expect_consumed(disk, tracker, bitmap, fate);
+        }
+        world_trace(disk->world, "  %s/%s is frozen (mode %d)", disk->name,
+                    dirty_bitmap_name(bitmap), mode);
     }
 }
 
@@ -282,6 +296,7 @@ void __wrap_tracker_settle(struct tracker *tracker,
                 add_unknown(g_ptr_array_index(disk->oracle.bitmaps, i), fate);
             }
         }
+        modes_settled(disk, fate, outcome);
     }
     __real_tracker_settle(tracker, txid, outcome);
 }

@@ -43,9 +43,6 @@ const struct manifest *repository_newest(const struct repository_scan *scan,
 char *repository_path(const struct repository *repository,
                       const char *kind,
                       uint64_t number);
-char *repository_data_path(const struct repository *repository,
-                           uint64_t number,
-                           unsigned int disk);
 /* What jobs, targets and transactions of an attempt are called. */
 char *repository_label(const struct repository *repository, uint64_t number);
 

@@ -41,43 +41,49 @@
 #define DISK_BYTES_MAX (2 * DISK_BYTES)
 #define SECTORS_MAX    (DISK_BYTES_MAX / 512)
 
-#define WORLD_COUNTS(COUNT)                                       \
- COUNT(WORLD_LIVES, "lives")                                      \
- COUNT(WORLD_CRASHES, "crashes")                                  \
- COUNT(WORLD_KILLS, "crash: killed")                              \
- COUNT(WORLD_POWER_CUTS, "crash: power cut")                      \
- COUNT(WORLD_KILL_THEN_POWER, "crash: killed, then power cut")    \
- COUNT(WORLD_CRASHED_OPENING, "crash: while recovering")          \
- COUNT(WORLD_CRASHED_CLOSING, "crash: while closing")             \
- COUNT(WORLD_CLEAN, "closed cleanly")                             \
- COUNT(WORLD_ABSENT, "disk: absent at first")                     \
- COUNT(WORLD_CAME_LATE, "disk: came later in the same life")      \
- COUNT(WORLD_WRITES, "guest: writes")                             \
- COUNT(WORLD_FLUSHES, "guest: flushes")                           \
- COUNT(WORLD_FULL, "backup: full member")                         \
- COUNT(WORLD_INCREMENTAL, "backup: incremental member")           \
- COUNT(WORLD_GROUPS, "backup: group begun")                       \
- COUNT(WORLD_SINGLES, "backup: single job begun")                 \
- COUNT(WORLD_REFUSED, "backup: refused")                          \
- COUNT(WORLD_BASE_REFUSED, "backup: refused, another base")       \
- COUNT(WORLD_PUBLISHED, "backup: published")                      \
- COUNT(WORLD_CLIENT_DIED, "backup: its client died")              \
- COUNT(WORLD_SETTLED_PUBLISHED, "settled: published")             \
- COUNT(WORLD_SETTLED_DISCARDED, "settled: discarded")             \
- COUNT(WORLD_POINTS_COMPARED, "points compared byte by byte")     \
- COUNT(WORLD_BITMAPS_COMPARED, "bitmaps compared byte by byte")   \
- COUNT(WORLD_LEFTOVERS, "left in the image by what was in doubt") \
- COUNT(WORLD_VERDICTS_FOUND, "transactions decided by recovery")  \
- COUNT(WORLD_VERBS, "verb: done")                                 \
- COUNT(WORLD_CHANGES, "verb: on several disks, by one record")    \
- COUNT(WORLD_MERGES, "verb: merge")                               \
- COUNT(WORLD_RESIZES, "verb: resize")                             \
- COUNT(WORLD_DOUBT, "fault: COMMIT's sync")                       \
- COUNT(WORLD_PROCESS_DAEMONS, "process: daemon")                  \
- COUNT(WORLD_PROCESS_DISKS, "process: disk opened")               \
- COUNT(WORLD_PROCESS_KEPT, "process: disk found after a kill")    \
- COUNT(WORLD_PROCESS_LOST, "process: disk's bitmaps lost")        \
- COUNT(WORLD_PROCESS_FULL, "process: full backup after the loss") \
+#define WORLD_COUNTS(COUNT)                                        \
+ COUNT(WORLD_LIVES, "lives")                                       \
+ COUNT(WORLD_CRASHES, "crashes")                                   \
+ COUNT(WORLD_KILLS, "crash: killed")                               \
+ COUNT(WORLD_POWER_CUTS, "crash: power cut")                       \
+ COUNT(WORLD_KILL_THEN_POWER, "crash: killed, then power cut")     \
+ COUNT(WORLD_CRASHED_OPENING, "crash: while recovering")           \
+ COUNT(WORLD_CRASHED_CLOSING, "crash: while closing")              \
+ COUNT(WORLD_CLEAN, "closed cleanly")                              \
+ COUNT(WORLD_ABSENT, "disk: absent at first")                      \
+ COUNT(WORLD_CAME_LATE, "disk: came later in the same life")       \
+ COUNT(WORLD_WRITES, "guest: writes")                              \
+ COUNT(WORLD_FLUSHES, "guest: flushes")                            \
+ COUNT(WORLD_FULL, "backup: full member")                          \
+ COUNT(WORLD_INCREMENTAL, "backup: incremental member")            \
+ COUNT(WORLD_GROUPS, "backup: group begun")                        \
+ COUNT(WORLD_SINGLES, "backup: single job begun")                  \
+ COUNT(WORLD_REFUSED, "backup: refused")                           \
+ COUNT(WORLD_BASE_REFUSED, "backup: refused, another base")        \
+ COUNT(WORLD_PUBLISHED, "backup: published")                       \
+ COUNT(WORLD_CLIENT_DIED, "backup: its client died")               \
+ COUNT(WORLD_SETTLED_PUBLISHED, "settled: published")              \
+ COUNT(WORLD_SETTLED_DISCARDED, "settled: discarded")              \
+ COUNT(WORLD_POINTS_COMPARED, "points compared byte by byte")      \
+ COUNT(WORLD_BITMAPS_COMPARED, "bitmaps compared byte by byte")    \
+ COUNT(WORLD_LEFTOVERS, "left in the image by what was in doubt")  \
+ COUNT(WORLD_VERDICTS_FOUND, "transactions decided by recovery")   \
+ COUNT(WORLD_VERBS, "verb: done")                                  \
+ COUNT(WORLD_CHANGES, "verb: on several disks, by one record")     \
+ COUNT(WORLD_MERGES, "verb: merge")                                \
+ COUNT(WORLD_RESIZES, "verb: resize")                              \
+ COUNT(WORLD_DOUBT, "fault: COMMIT's sync")                        \
+ COUNT(WORLD_NEVER, "mode never: committed")                       \
+ COUNT(WORLD_NEVER_FAILED, "mode never: failed")                   \
+ COUNT(WORLD_ALWAYS, "mode always: committed")                     \
+ COUNT(WORLD_ALWAYS_FAILED, "mode always: failed")                 \
+ COUNT(WORLD_ALWAYS_FOUND, "mode always: undecided at a crash")    \
+ COUNT(WORLD_DIFFERENTIAL, "backup: on a point before the newest") \
+ COUNT(WORLD_PROCESS_DAEMONS, "process: daemon")                   \
+ COUNT(WORLD_PROCESS_DISKS, "process: disk opened")                \
+ COUNT(WORLD_PROCESS_KEPT, "process: disk found after a kill")     \
+ COUNT(WORLD_PROCESS_LOST, "process: disk's bitmaps lost")         \
+ COUNT(WORLD_PROCESS_FULL, "process: full backup after the loss")  \
  COUNT(WORLD_PROCESS_UNKNOWN, "process: outcome unknown")
 
 #define WORLD_COUNT_ENUM(name, text) name,
@@ -95,14 +101,18 @@ enum fate_verdict {
     FATE_ABORTED,
 };
 
+struct repository;
+
 struct fate {
     struct journal_id txid;
     enum fate_verdict verdict;
     int repository;     /* -1: none has to do with it */
     GBytes *cut[DISKS]; /* of its jobs' disks at the instant; or NULL */
-    bool pruned;        /* its point was dropped as an old one */
-    bool is_process;    /* of a daemon with durability=process */
-    bool is_forgotten;  /* ... and then power was cut */
+    enum tracker_mode modes[DISKS];  /* of its jobs */
+    const struct repository *client; /* theirs; NULL: it has none */
+    bool pruned;                     /* its point was dropped as an old one */
+    bool is_process;                 /* of a daemon with durability=process */
+    bool is_forgotten;               /* ... and then power was cut */
 };
 
 struct world;
@@ -142,6 +152,7 @@ struct repository {
     const char *bitmap; /* the one that it uses on each disk */
     const char *folder;
     bool is_running;
+    uint64_t number;  /* of the attempt under way, or the last */
     uint64_t dies_in; /* steps; 0: it does not */
 };
 
@@ -248,10 +259,29 @@ void disk_check(struct disk *disk, GBytes *content);
 /* instant.c: the command under way was answered. */
 void world_answered(struct world *world, bool stands);
 
+/* modes.c. Do jobs have other bitmap modes than on-success in this world? */
+bool world_has_modes(const struct world *world);
+/* `sync` and `bitmap-mode` of a job that begins anew, or not. */
+void modes_choose(struct world *world, bool is_full, struct json_value *data);
+/* A job's bitmap was frozen. */
+void modes_note(struct fate *fate,
+                const struct disk *disk,
+                const char *bitmap,
+                enum tracker_mode mode);
+/* The verdict, after it has ruled out what cannot be any more. */
+void modes_settled(struct disk *disk,
+                   const struct fate *fate,
+                   enum tracker_outcome outcome);
+/* Counts what was undecided when all died. */
+void modes_count_found(struct disk *disk);
+
 /* backup.c, settle.c */
 void co_repository_command(void *opaque);
 bool co_settle(struct repository *repository);
 /* False: the client has died, or everything has. */
+char *repository_data_path(const struct repository *repository,
+                           uint64_t number,
+                           unsigned int disk);
 bool repository_lives(struct repository *repository);
 
 /* verbs.c */
