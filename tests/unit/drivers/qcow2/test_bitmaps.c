@@ -150,11 +150,23 @@ static bool matches(const char *found, const char *expected)
     return *found == *expected;
 }
 
-/* Begins: the stamp, then the marks, one by one. */
-static bool matches_bits(const char *found, const char *expected)
+/* Bits that are not in use count in an image without a stamp. */
+static bool has_bits_that_count(const char *found)
 {
-    return matches(found + strcspn(found, "|"),
-                   expected + strcspn(expected, "|"));
+    const char *bits = found[0] == '|' ? strchr(found, '=') : NULL;
+
+    while (bits != NULL && bits[1] == '?') {
+        bits = strchr(bits + 1, '=');
+    }
+    return bits != NULL;
+}
+
+/* Begins: the stamp, then the marks, one by one; a stamp that ends is the last,
+ * for what it has kept from counting must not count now. */
+static bool is_on_the_way(const char *found, const char *before)
+{
+    return !has_bits_that_count(found) &&
+           matches(found + strcspn(found, "|"), before + strcspn(before, "|"));
 }
 
 static void co_check_cuts(struct world *world,
@@ -165,7 +177,7 @@ static void co_check_cuts(struct world *world,
     for (guint i = 0; i < world->cuts->len; i++) {
         g_autofree char *found = co_look(world, world->cuts->pdata[i]);
         bool is_right =
-            is_begin ? matches_bits(found, before)
+            is_begin ? is_on_the_way(found, before)
                      : strcmp(found, before) == 0 || strcmp(found, after) == 0;
 
         if (!is_right) {
