@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The demo's disks: ext4 made from this machine's own files, and three ways
 for a file system to write to them through NBD."""
+import contextlib
 import os
 import pathlib
 import random
@@ -204,8 +205,14 @@ class Fuse:
             time.sleep(0.01)
 
     def stop(self):
-        run("fusermount3", "-u", self.folder, check=False)
-        self.process.wait()
+        """A loop device that was on it lets go a moment after its file system is
+        unmounted; as long as it has not, fusermount3 is refused."""
+        for _ in range(300):
+            run("fusermount3", "-u", self.folder, check=False)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.1)
+                return
+        raise RuntimeError(f"{self.folder} stays mounted")
 
 
 def choose_kind(folder):

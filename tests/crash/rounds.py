@@ -29,7 +29,7 @@ class Rounds:
     KINDS = ("raw", "qcow2", "loop")
     DISK_BYTES = 6 * MIB
     POINTS_MAX = 40
-    FIO_SHARE = 0.2     # of the rounds
+    FIO_SHARE = 0.1     # of the rounds
     DURABILITIES = ("power", "power", "power", "process")
     WEIGHTS = {"load": 3, "backup": 14, "verbs": 10, "resize": 3, "close": 4,
                "recovery": 5, "checkpoint": 1}
