@@ -17,8 +17,8 @@ from fio_record import FioRun
 from machine import listens
 
 DEPTH = 32
-# At most so many, since the headers number the writes with 16 bits.
-WRITES_MAX = 60000
+# The headers number the writes with 16 bits: fewer than 2^16 in so many seconds.
+RUNTIME_S, WRITES_A_SECOND = 25, 2400
 TIMEOUT_S = 60
 SIZES = ("4k/100", "4k/70:8k/20:32k/10", "4k/40:16k/30:64k/30")
 
@@ -64,7 +64,7 @@ class FioGuests:
                 f"--iodepth={DEPTH}", f"--offset={disk.fio.first}",
                 f"--size={disk.fio.length}",
                 "--norandommap", "--serialize_overlap=1", "--time_based",
-                "--runtime=600", f"--number_ios={WRITES_MAX}",
+                f"--runtime={RUNTIME_S}", f"--rate_iops={WRITES_A_SECOND}",
                 f"--thinktime={rng.choice((10000, 40000, 100000))}",
                 f"--thinktime_blocks={rng.choice((64, 128))}",
                 f"--fsync={rng.choice((0, 100))}",
