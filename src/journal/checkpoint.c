@@ -6,6 +6,7 @@
  *             from the durable ones, copies of those
  *     the image is flushed, if a bitmap has lost bits
  *     changed pages are written to pages that no durable superblock names; sync
+ *             (at a close in process mode: also of pages that did not change)
  *     the superblock is written to the other slot; sync          <- durable
  *     shadows, intents, acknowledgements follow
  *
@@ -215,7 +216,7 @@ static int co_flip_in_place(struct tracker *tracker,
         return error_set_errno(err, ret, "cannot write tracking file '%s'",
                                path);
     }
-    if (capture->pages->len > 0) {
+    if (capture->pages->len > 0 || capture->file->has_unsynced_pages) {
         ret = co_tracking_file_sync(capture->file);
     }
     if (ret == 0 && !tracker->broken) {

@@ -290,7 +290,7 @@ int co_state_directory_put(struct state_directory *directory,
     g_autofree char *path = state_directory_file(directory, name);
     g_autofree char *temporary = temporary_path(directory, name);
     struct storage_file *file = NULL;
-    bool renamed = false;
+    bool maybe = false;
     int ret = co_storage_open(directory->storage, temporary, STORAGE_CREATE,
                               &file, err);
 
@@ -298,9 +298,9 @@ int co_state_directory_put(struct state_directory *directory,
         ret = co_write_whole(file, content, flags);
         if (ret == 0) {
             ret = co_storage_rename(directory->storage, temporary, path);
+            maybe = ret == 0 || storage_rename_may_hold(ret);
         }
-        renamed = ret == 0;
-        if (renamed) {
+        if (ret == 0) {
             g_free(file->path); /* errors shall say its name */
             file->path = g_strdup(path);
         }
@@ -313,7 +313,7 @@ int co_state_directory_put(struct state_directory *directory,
         }
     }
     if (ret < 0 && ret_maybe != NULL) {
-        *ret_maybe = renamed;
+        *ret_maybe = maybe;
     }
     if (ret == 0 && ret_file != NULL) {
         *ret_file = g_steal_pointer(&file);

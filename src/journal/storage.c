@@ -87,6 +87,27 @@ int co_storage_rename(struct storage *storage, const char *from, const char *to)
     return storage->ops->co_rename(storage, from, to);
 }
 
+bool storage_rename_may_hold(int error)
+{
+    switch (-error) {
+    case EACCES:
+    case EBUSY:
+    case EDQUOT:
+    case EISDIR:
+    case ELOOP:
+    case EMLINK:
+    case ENAMETOOLONG:
+    case ENOENT:
+    case ENOMEM:
+    case ENOSPC:
+    case ENOTDIR:
+    case EPERM:
+    case EROFS:
+    case EXDEV: return false;
+    default: return true;
+    }
+}
+
 int co_storage_unlink(struct storage *storage, const char *path)
 {
     return storage->ops->co_unlink(storage, path);

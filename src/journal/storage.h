@@ -172,6 +172,10 @@ int co_storage_lock(struct storage_file *file, bool exclusive);
 int co_storage_stat(struct storage *storage,
                     const char *path,
                     struct storage_stat *ret);
+/* Whether a rename that failed with this negative errno may have happened all the
+ * same. What the kernel refuses before it begins has not; an error of the disk, or
+ * of a server, may come when it is done. */
+bool storage_rename_may_hold(int error);
 int co_storage_rename(struct storage *storage,
                       const char *from,
                       const char *to);

@@ -164,11 +164,8 @@ int co_tracking_file_publish(struct tracking_file *file)
     g_autofree char *name = new_path(file->path);
     int ret = co_storage_rename(file->storage, name, file->path);
 
-    if (ret < 0) {
-        return ret;
-    }
-    file->is_published = true;
-    return co_tracking_file_sync_name(file);
+    file->is_published = ret == 0 || storage_rename_may_hold(ret);
+    return ret == 0 ? co_tracking_file_sync_name(file) : ret;
 }
 
 void co_tracking_file_close(struct tracking_file **file)
@@ -415,8 +412,12 @@ int co_tracking_file_write_page(struct tracking_file *file,
                                 uint32_t number,
                                 const uint8_t bytes[TRACKING_PAGE_BYTES])
 {
-    return co_storage_write(file->file, page_offset(file, number), bytes,
-                            TRACKING_PAGE_BYTES);
+    int ret = co_storage_write(file->file, page_offset(file, number), bytes,
+                               TRACKING_PAGE_BYTES);
+
+    /* Afterwards: a sync that began meanwhile does not count. */
+    file->has_unsynced_pages |= !file->syncs;
+    return ret;
 }
 
 int co_tracking_file_write_sectors(struct tracking_file *file,
@@ -449,10 +450,11 @@ static int co_sync_since(struct tracking_file *file, unsigned int failed_syncs)
         return 0;
     }
     co_mutex_lock(&file->sync_turn);
+    file->has_unsynced_pages = false;
     ret =
         file->failed_syncs != failed_syncs ? -EIO : co_storage_sync(file->file);
     if (ret < 0) {
-        file->failed_syncs++;
+        file->failed_syncs++; /* nothing of it counts from now on */
     }
     co_mutex_unlock(&file->sync_turn);
     return ret;

@@ -31,10 +31,11 @@ struct tracking_file {
     struct storage_file *intents; /* the same, for co_..._sync_intents() */
     char *path;                   /* its name once published */
     struct tracking_layout layout;
-    bool is_published;
+    bool is_published; /* or may be: its rename failed late */
     bool syncs; /* true until it is in use; then false for process mode */
     struct co_mutex sync_turn;
     unsigned int failed_syncs; /* how many, since it was opened */
+    bool has_unsynced_pages;   /* written while it did not sync */
     uint64_t sequence;         /* the last one that was tried */
     unsigned int durable_slot; /* holds the last durable superblock */
     uint8_t *map;              /* the intent map, as it is or will be on disk */

@@ -43,6 +43,7 @@ void storage_memory_free(struct storage_memory *memory)
     g_free(memory->died_in);
     g_free(memory->fail_sync_suffix);
     g_free(memory->fail_read_suffix);
+    g_free(memory->fail_rename_suffix);
     g_free(memory->fail_write_suffix);
     g_free(memory);
 }
@@ -167,6 +168,13 @@ void storage_memory_fail_writes(struct storage_memory *memory,
     g_free(memory->fail_write_suffix);
     memory->fail_write_suffix = g_strdup(suffix);
     memory->fail_write_error = error;
+}
+
+void storage_memory_fail_rename_late(struct storage_memory *memory,
+                                     const char *suffix)
+{
+    g_free(memory->fail_rename_suffix);
+    memory->fail_rename_suffix = g_strdup(suffix);
 }
 
 void storage_memory_fail_reads(struct storage_memory *memory,

@@ -103,6 +103,10 @@ void storage_memory_fail_syncs(struct storage_memory *memory,
 void storage_memory_fail_writes(struct storage_memory *memory,
                                 const char *suffix,
                                 int error);
+/* The next rename to a path that ends in `suffix` is done, and fails with -EIO all
+ * the same. NULL: none. */
+void storage_memory_fail_rename_late(struct storage_memory *memory,
+                                     const char *suffix);
 /* All reads of paths that end in `suffix` fail. NULL: none. */
 void storage_memory_fail_reads(struct storage_memory *memory,
                                const char *suffix,

@@ -439,6 +439,11 @@ static int co_memory_rename(struct storage *storage,
     if (ret == 0 && (!dies || random_once_in(memory->random, 2))) {
         memory_change_names(memory, from, to, inode);
     }
+    if (ret == 0 && memory->fail_rename_suffix != NULL &&
+        g_str_has_suffix(to, memory->fail_rename_suffix)) {
+        g_clear_pointer(&memory->fail_rename_suffix, g_free);
+        return -EIO;
+    }
     return ret == 0 && dies ? -EIO : ret;
 }
 

@@ -67,6 +67,7 @@ struct storage_memory {
     uint64_t fail_sync;
     uint64_t fail_syncs_after; /* so many more, right after that one */
     char *fail_sync_suffix;
+    char *fail_rename_suffix;
     char *fail_read_suffix;
     int fail_read_error;
     char *fail_write_suffix;

@@ -293,6 +293,9 @@ static int co_run_group(struct group_commit *group, struct log_world *world)
             ret = -ECANCELED;
         }
         if (ret == 0) {
+            if (world->co_before_decision != NULL) {
+                world->co_before_decision(world);
+            }
             return co_group_commit_decide(group, on_doubt, world, NULL);
         }
         group_commit_abort(group);

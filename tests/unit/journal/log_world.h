@@ -42,6 +42,8 @@ struct log_world {
     unsigned int doubts;    /* how often the daemon was told of one */
     /* Called when it is in doubt; NULL: the daemon lets go. */
     void (*on_doubt)(struct log_world *world);
+    /* Called when all are prepared; may be NULL. */
+    void (*co_before_decision)(struct log_world *world);
     unsigned int absent;  /* bits: disks that are not opened */
     int fail_prepare;     /* of this disk, counted from 1; 0: none */
     bool aborts;          /* when all are prepared */

@@ -61,6 +61,32 @@ static void test_in_doubt_nothing_is_told_until_abort_is_durable(void **state)
     log_world_free(world);
 }
 
+/* Another transaction's record fails, so that COMMIT begins a part of its own; which
+ * gets its name, though nobody is told so. */
+static void co_spoil_the_part(struct log_world *world)
+{
+    struct group_commit *other = group_commit_new(world->coordinator, "other");
+
+    storage_memory_fail_sync(world->memory, ".log", 1);
+    assert_true(co_group_commit_begin(other, NULL) < 0);
+    co_group_commit_end(&other);
+    storage_memory_fail_rename_late(world->memory, ".log");
+}
+
+static void test_a_commit_that_has_its_name_after_all_is_aborted(void **state)
+{
+    struct log_world *world = log_world_new(1);
+
+    (void)state;
+    world->co_before_decision = co_spoil_the_part;
+    world->lagging = 7; /* they ask the log, in the next life */
+    log_world_run(world, co_attempt);
+    assert_int_equal(world->told, TOLD_FAILED);
+    log_world_run(world, co_recover_and_acknowledge);
+    assert_alike(world);
+    log_world_free(world);
+}
+
 static void test_letting_go_in_doubt_tells_nothing_and_ends_alike(void **state)
 {
     (void)state;
@@ -534,6 +560,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_in_doubt_nothing_is_told_until_abort_is_durable),
+        cmocka_unit_test(test_a_commit_that_has_its_name_after_all_is_aborted),
         cmocka_unit_test(test_letting_go_in_doubt_tells_nothing_and_ends_alike),
         cmocka_unit_test(test_a_full_disk_fails_begin_and_not_commit),
         cmocka_unit_test(test_a_client_learns_the_outcome_after_a_restart),

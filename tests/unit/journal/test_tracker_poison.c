@@ -100,6 +100,22 @@ static void co_fail_all_of_the_file(struct tracked_disk *disk)
     co_write_and_expect_told(disk);
 }
 
+/* More bitmaps than the file has room for get a new one, which then has its name;
+ * what goes to the old one is seen by nobody after a crash. */
+static void co_fail_a_rename_late(struct tracked_disk *disk)
+{
+    int ret = 0;
+
+    storage_memory_fail_rename_late(disk->memory, ".cbt");
+    for (int i = 1; i <= 100 && ret == 0; i++) {
+        g_autofree char *name = g_strdup_printf("bitmap-%d", i);
+
+        ret = co_disk_add(disk, name);
+    }
+    assert_int_equal(ret, -EIO);
+    co_write_and_expect_told(disk);
+}
+
 static void co_expect_inconsistent(struct tracked_disk *disk)
 {
     const char *bit = disk_bit(disk, "b0", WRITTEN);
@@ -134,6 +150,13 @@ static void test_an_unlinked_file_stays_away(void **state)
     (void)state;
     poison_survives(co_fail_all_of_the_slots, DISK_KILLED);
     poison_survives(co_fail_all_of_the_slots, DISK_POWER_CUT);
+}
+
+static void test_of_two_files_the_one_with_the_name_is_poisoned(void **state)
+{
+    (void)state;
+    poison_survives(co_fail_a_rename_late, DISK_KILLED);
+    poison_survives(co_fail_a_rename_late, DISK_POWER_CUT);
 }
 
 static void test_a_tombstone_outlives_the_file(void **state)
@@ -182,6 +205,7 @@ int main(void)
             test_no_crash_while_poisoning_brings_an_older_state_back),
         cmocka_unit_test(test_a_poisoned_slot_survives),
         cmocka_unit_test(test_an_unlinked_file_stays_away),
+        cmocka_unit_test(test_of_two_files_the_one_with_the_name_is_poisoned),
         cmocka_unit_test(test_a_tombstone_outlives_the_file),
         cmocka_unit_test(test_a_failed_verb_is_answered_after_the_poison),
         cmocka_unit_test(test_a_failed_resize_is_answered_after_the_poison),

@@ -113,12 +113,48 @@ static void test_a_bitmap_made_after_the_loss_is_good(void **state)
     }
 }
 
+/* A close that is cut. */
+
+/* The pages of b0 are written and not synced; the first superblock of the close
+ * names them, and has no other. */
+static void co_close_and_die(struct tracked_disk *disk)
+{
+    assert_int_equal(co_disk_add(disk, "b0"), 0);
+    assert_int_equal(co_disk_write(disk, WRITTEN), 0);
+    assert_int_equal(co_tracker_checkpoint(disk->tracker, NULL), 0);
+    co_sleep_until(loop_now_ns() + 1000); /* the cleared map is written */
+    storage_memory_crash_at(disk->memory, random_between(&disk->random, 1, 10));
+    (void)co_tracker_close(&disk->tracker, NULL);
+}
+
+static void co_expect_undamaged(struct tracked_disk *disk)
+{
+    const char *bit = disk_bit(disk, "b0", WRITTEN);
+
+    assert_string_not_equal(bit, "");
+    assert_string_not_equal(bit, "its tracking file is damaged");
+}
+
+static void test_a_close_names_only_pages_that_are_durable(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 120; seed++) {
+        struct tracked_disk *disk = tracked_disk_new(seed);
+
+        disk->durability = TRACKER_PROCESS;
+        tracked_disk_live(disk, co_close_and_die, DISK_POWER_CUT);
+        tracked_disk_live(disk, co_expect_undamaged, DISK_KILLED);
+        tracked_disk_free(disk);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_clean_close_does_not_come_back),
         cmocka_unit_test(test_what_power_mode_kept_does_not_come_back),
         cmocka_unit_test(test_a_bitmap_made_after_the_loss_is_good),
+        cmocka_unit_test(test_a_close_names_only_pages_that_are_durable),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -132,6 +132,7 @@ static void live(struct life *life, enum storage_crash crash)
     assert_true(life->over);
     storage_memory_fail_sync(disk->memory, NULL, 0);
     storage_memory_fail_writes(disk->memory, NULL, 0);
+    storage_memory_fail_rename_late(disk->memory, NULL);
     if (life->crashes) {
         storage_memory_reboot(disk->memory, crash);
     }
