@@ -152,6 +152,7 @@ static struct json_value *backup_options(struct attempt *attempt,
     json_dict_set_bool(data, "auto-finalize", false);
     json_dict_set_bool(data, "auto-dismiss", false);
     json_dict_set_uint(performance, "min-cluster-size", 4096);
+    faults_choose_pieces(attempt->repository, performance);
     json_dict_set(data, "x-perf", performance);
     modes_choose(attempt->repository->world, point == NULL, data);
     if (point != NULL) {
@@ -263,6 +264,7 @@ static bool co_begin(struct attempt *attempt)
         json_free(arguments);
         return false;
     }
+    repository->fault.is_copying = true;
     ok = co_world_command(world, "transaction", arguments, NULL, &error);
     if (!ok) {
         world_count(world, strstr(error, "x-cohort-base") != NULL
@@ -410,9 +412,11 @@ static void co_attempt(struct repository *repository)
         !co_repository_scan(repository, &attempt.scan)) {
         return;
     }
+    faults_plan_copy(repository);
     if (co_back_up(&attempt)) {
         world_count(repository->world, WORLD_PUBLISHED);
     }
+    faults_end_copy(repository);
     repository_scan_release(&attempt.scan);
 }
 

@@ -7,8 +7,10 @@
  * life. A kill loses nothing: those bitmaps are compared as any other. A power cut
  * leaves no bitmap of a disk that such a life had in use: each is inconsistent, or
  * gone with the file, and the next backup of the disk is full. Of a life that died
- * while it opened or closed the disk, it may be both.
+ * while it opened or closed the disk, it may be all or none of them.
  */
+#include <string.h>
+
 #include "mixed/world.h"
 
 bool world_has_process(const struct world *world)
@@ -84,20 +86,6 @@ void world_note_death(struct world *world)
     }
 }
 
-/* A superblock of the close is there, and some pages that process mode wrote
- * before it are not. */
-static void lose_damaged(struct disk *disk)
-{
-    struct dirty_bitmap *bitmap = NULL;
-
-    while ((bitmap = dirty_bitmap_next(disk->node, bitmap)) != NULL) {
-        if (dirty_bitmap_reason(bitmap) != NULL) {
-            g_hash_table_add(disk->leftovers,
-                             g_strdup(dirty_bitmap_name(bitmap)));
-        }
-    }
-}
-
 /* Gone with the tracking file, or listed as what is not to be believed. */
 static void lose(struct disk *disk)
 {
@@ -119,6 +107,19 @@ static void lose(struct disk *disk)
     }
 }
 
+/* What a superblock names is durable before it, or the superblock itself is not
+ * to be believed: nothing is ever found damaged. */
+static void check_undamaged(struct disk *disk,
+                            const struct dirty_bitmap *bitmap)
+{
+    const char *reason = dirty_bitmap_reason(bitmap);
+
+    if (reason != NULL && strstr(reason, "damaged") != NULL) {
+        world_fail(disk->world, "bitmap '%s' of %s is lost: %s",
+                   dirty_bitmap_name(bitmap), disk->name, reason);
+    }
+}
+
 bool durability_lost(struct disk *disk)
 {
     struct dirty_bitmap *bitmap = NULL;
@@ -131,6 +132,7 @@ bool durability_lost(struct disk *disk)
         return false;
     }
     while ((bitmap = dirty_bitmap_next(disk->node, bitmap)) != NULL) {
+        check_undamaged(disk, bitmap);
         is_believed |= dirty_bitmap_reason(bitmap) == NULL;
         if (disk->risk == RISK_CERTAIN && dirty_bitmap_reason(bitmap) == NULL) {
             world_fail(disk->world,
@@ -139,9 +141,7 @@ bool durability_lost(struct disk *disk)
                        dirty_bitmap_name(bitmap), disk->name);
         }
     }
-    if (is_believed) {
-        lose_damaged(disk);
-    } else {
+    if (!is_believed) {
         lose(disk);
     }
     return !is_believed;

@@ -67,6 +67,10 @@ void world_decide(struct world *world,
                    fate->verdict == FATE_COMMITTED ? "committed" : "aborted",
                    who);
     }
+    if (fate->is_let_go && fate->verdict == FATE_OPEN) {
+        world_count(world, verdict == FATE_COMMITTED ? WORLD_LET_GO_COMMITTED
+                                                     : WORLD_LET_GO_ABORTED);
+    }
     fate->verdict = verdict;
     for (int i = 0; i < DISKS; i++) {
         GPtrArray *bitmaps = world->disks[i].oracle.bitmaps;

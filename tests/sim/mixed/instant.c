@@ -292,6 +292,7 @@ void __wrap_tracker_settle(struct tracker *tracker,
         } else if (outcome == TRACKER_ABORTED) {
             world_decide(disk->world, fate, FATE_ABORTED, disk->name);
         } else {
+            faults_let_go(disk->world, fate);
             for (guint i = 0; i < disk->oracle.bitmaps->len; i++) {
                 add_unknown(g_ptr_array_index(disk->oracle.bitmaps, i), fate);
             }

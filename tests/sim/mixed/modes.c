@@ -73,7 +73,13 @@ void modes_settled(struct disk *disk,
     struct world *world = disk->world;
     enum tracker_mode mode = fate->modes[disk->index];
 
-    if (mode == TRACKER_ON_SUCCESS || world_is_dead(world)) {
+    if (world_is_dead(world)) {
+        return;
+    }
+    if (outcome == TRACKER_ABORTED) {
+        faults_settled(disk, fate);
+    }
+    if (mode == TRACKER_ON_SUCCESS) {
         return;
     }
     if (outcome == TRACKER_COMMITTED) {

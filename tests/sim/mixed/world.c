@@ -16,9 +16,9 @@
 
 #define STATE_DIRECTORY "/state"
 #define LIVES           10
-#define LIFE_NS         UINT64_C(3000000)
 #define REGION_BYTES    UINT64_C(16384)
 #define TURNS_MAX       4000000
+#define DOUBT_PAUSE_NS  UINT64_C(1000000000)
 
 static struct world *current;
 
@@ -71,6 +71,9 @@ void world_trace(const struct world *world, const char *format, ...)
 
 void co_world_pause(struct world *world, uint64_t most_ns)
 {
+    if (faults_are_waited_for(world)) {
+        most_ns = MAX(most_ns, DOUBT_PAUSE_NS);
+    }
     co_sleep_until(loop_now_ns() + random_below(&world->random, most_ns));
     co_reschedule();
 }
@@ -138,6 +141,9 @@ static void drop_event(void *opaque, const char *event, struct json_value *data)
 {
     world_trace(opaque, "  event %s %s", event,
                 json_dict_string(data, "status", ""));
+    if (strcmp(event, "X_COHORT_TRANSACTION_IN_DOUBT") == 0) {
+        faults_tell_doubt(opaque);
+    }
     json_free(data);
 }
 
@@ -250,9 +256,10 @@ static bool is_idle(const struct world *world)
     return !world->verbs_run;
 }
 
+/* Not while the log cannot be asked: what it knows would be unknown to the disk. */
 static void co_bring_back(struct world *world)
 {
-    for (int i = 0; i < DISKS; i++) {
+    for (int i = 0; i < DISKS && !world->doubt.lasts; i++) {
         struct disk *disk = &world->disks[i];
 
         if (disk->node == NULL && !world_is_dead(world) &&
@@ -269,8 +276,9 @@ static void co_bring_back(struct world *world)
 /* It has not come to where it was to die. */
 static void die_at_last(struct world *world)
 {
-    if (world->aim != AT_CLOSE_IMAGE && world->aim != AT_CLOSE_TRACKING &&
-        world->aim != AT_CLOSE_LOG && !random_once_in(&world->random, 4)) {
+    if (world->doubt.plan == DOUBT_BY_CHANCE && world->aim != AT_CLOSE_IMAGE &&
+        world->aim != AT_CLOSE_TRACKING && world->aim != AT_CLOSE_LOG &&
+        !random_once_in(&world->random, 4)) {
         world->aim = -1;
         world->crash_at = storage_memory_points(world->memory) +
                           random_between(&world->random, 1, 30);
@@ -279,7 +287,8 @@ static void die_at_last(struct world *world)
 
 static void co_work(struct world *world)
 {
-    uint64_t end_ns = loop_now_ns() + random_below(&world->random, LIFE_NS);
+    uint64_t end_ns =
+        loop_now_ns() + random_below(&world->random, WORLD_LIFE_NS);
 
     world->stopping = false;
     for (int i = 0; i < DISKS; i++) {
@@ -296,8 +305,9 @@ static void co_work(struct world *world)
     co_spawn(world->engine.main, co_world_verbs, world);
     while (!world_is_dead(world) && loop_now_ns() < end_ns &&
            world->problem == NULL) {
-        co_sleep_until(loop_now_ns() + 200000);
+        co_world_pause(world, 400000);
         co_bring_back(world);
+        co_faults_attend(world, &end_ns);
     }
     die_at_last(world);
     world->stopping = true;
@@ -314,6 +324,7 @@ static void co_shut_down(struct world *world)
     struct engine *engine = &world->engine;
 
     world->coverage.phase.finalizing = 0;
+    faults_shut_down(world);
     coordinator_let_go(engine->coordinator);
     co_job_cancel_all(engine->jobs);
     co_coordinator_drain(engine->coordinator);
@@ -351,6 +362,9 @@ static void co_life(void *opaque)
     co_shut_down(world);
     if (!world_is_dead(world)) {
         world_count(world, WORLD_CLEAN);
+        if (world->doubt.is_let_go) {
+            world_count(world, WORLD_LET_GO_CLEAN);
+        }
     } else if (!was_dead) {
         world_count(world, WORLD_CRASHED_CLOSING);
     }
@@ -360,24 +374,6 @@ static void co_life(void *opaque)
 /*
  * Its end.
  */
-
-/* The log's disk has trouble with a COMMIT. */
-static bool fails(struct world *world,
-                  const struct storage_step *step,
-                  uint64_t places)
-{
-    if (!world->has_faults ||
-        (step->kind != STORAGE_STEP_SYNC && step->kind != STORAGE_STEP_WRITE)) {
-        return false;
-    }
-    if ((places & PLACE_BIT(AT_COMMIT)) != 0 &&
-        random_once_in(&world->random, 4)) {
-        world_count(world, WORLD_DOUBT);
-        return true;
-    }
-    return (places & PLACE_BIT(AT_ABORT)) != 0 &&
-           random_once_in(&world->random, 4);
-}
 
 static enum storage_verdict observe(void *opaque,
                                     const struct storage_step *step)
@@ -393,7 +389,7 @@ static enum storage_verdict observe(void *opaque,
     if (world->aim >= 0 && (places & PLACE_BIT(world->aim)) != 0) {
         dies = --world->aim_count == 0;
     }
-    if (!dies && fails(world, step, places)) {
+    if (!dies && faults_decide(world, step, places)) {
         return STORAGE_FAILS;
     }
     dies |= storage_memory_points(world->memory) == world->crash_at;
@@ -428,7 +424,7 @@ static void plan_death(struct world *world)
         world->crash_at = storage_memory_points(world->memory) +
                           random_between(random, 1, 600);
     }
-    world->has_faults = random_once_in(random, 3) || world->aim == AT_ABORT;
+    faults_plan(world);
 }
 
 static void end_life(struct world *world)
@@ -488,6 +484,7 @@ static void live(struct world *world)
     while (scheduler_turn(&world->scheduler)) {
     }
     end_life(world);
+    faults_release(world);
     job_list_free(world->engine.jobs);
     block_graph_free(world->engine.graph);
     storage_memory_set_clock(world->memory, NULL);

@@ -30,6 +30,7 @@
 #include "loop/co_lock.h"
 #include "loop/coroutine.h"
 #include "loop/scheduler.h"
+#include "mixed/counts.h"
 #include "mixed/coverage.h"
 #include "qmp/engine.h"
 
@@ -40,59 +41,10 @@
 #define DISK_BYTES     (UINT64_C(96) * 1024)
 #define DISK_BYTES_MAX (2 * DISK_BYTES)
 #define SECTORS_MAX    (DISK_BYTES_MAX / 512)
-
-#define WORLD_COUNTS(COUNT)                                        \
- COUNT(WORLD_LIVES, "lives")                                       \
- COUNT(WORLD_CRASHES, "crashes")                                   \
- COUNT(WORLD_KILLS, "crash: killed")                               \
- COUNT(WORLD_POWER_CUTS, "crash: power cut")                       \
- COUNT(WORLD_KILL_THEN_POWER, "crash: killed, then power cut")     \
- COUNT(WORLD_CRASHED_OPENING, "crash: while recovering")           \
- COUNT(WORLD_CRASHED_CLOSING, "crash: while closing")              \
- COUNT(WORLD_CLEAN, "closed cleanly")                              \
- COUNT(WORLD_ABSENT, "disk: absent at first")                      \
- COUNT(WORLD_CAME_LATE, "disk: came later in the same life")       \
- COUNT(WORLD_WRITES, "guest: writes")                              \
- COUNT(WORLD_FLUSHES, "guest: flushes")                            \
- COUNT(WORLD_FULL, "backup: full member")                          \
- COUNT(WORLD_INCREMENTAL, "backup: incremental member")            \
- COUNT(WORLD_GROUPS, "backup: group begun")                        \
- COUNT(WORLD_SINGLES, "backup: single job begun")                  \
- COUNT(WORLD_REFUSED, "backup: refused")                           \
- COUNT(WORLD_BASE_REFUSED, "backup: refused, another base")        \
- COUNT(WORLD_PUBLISHED, "backup: published")                       \
- COUNT(WORLD_CLIENT_DIED, "backup: its client died")               \
- COUNT(WORLD_SETTLED_PUBLISHED, "settled: published")              \
- COUNT(WORLD_SETTLED_DISCARDED, "settled: discarded")              \
- COUNT(WORLD_POINTS_COMPARED, "points compared byte by byte")      \
- COUNT(WORLD_BITMAPS_COMPARED, "bitmaps compared byte by byte")    \
- COUNT(WORLD_LEFTOVERS, "left in the image by what was in doubt")  \
- COUNT(WORLD_VERDICTS_FOUND, "transactions decided by recovery")   \
- COUNT(WORLD_VERBS, "verb: done")                                  \
- COUNT(WORLD_CHANGES, "verb: on several disks, by one record")     \
- COUNT(WORLD_MERGES, "verb: merge")                                \
- COUNT(WORLD_RESIZES, "verb: resize")                              \
- COUNT(WORLD_DOUBT, "fault: COMMIT's sync")                        \
- COUNT(WORLD_NEVER, "mode never: committed")                       \
- COUNT(WORLD_NEVER_FAILED, "mode never: failed")                   \
- COUNT(WORLD_ALWAYS, "mode always: committed")                     \
- COUNT(WORLD_ALWAYS_FAILED, "mode always: failed")                 \
- COUNT(WORLD_ALWAYS_FOUND, "mode always: undecided at a crash")    \
- COUNT(WORLD_DIFFERENTIAL, "backup: on a point before the newest") \
- COUNT(WORLD_PROCESS_DAEMONS, "process: daemon")                   \
- COUNT(WORLD_PROCESS_DISKS, "process: disk opened")                \
- COUNT(WORLD_PROCESS_KEPT, "process: disk found after a kill")     \
- COUNT(WORLD_PROCESS_LOST, "process: disk's bitmaps lost")         \
- COUNT(WORLD_PROCESS_FULL, "process: full backup after the loss")  \
- COUNT(WORLD_PROCESS_UNKNOWN, "process: outcome unknown")
-
-#define WORLD_COUNT_ENUM(name, text) name,
-
-enum world_count {
-    WORLD_COUNTS(WORLD_COUNT_ENUM) WORLD_COUNT_KINDS
-};
-
-#undef WORLD_COUNT_ENUM
+#define WORLD_LIFE_NS \
+ UINT64_C(3000000) /* at most, but for what is waited for */
+/* What a job copies at once, at least. */
+#define COPY_PIECE_BYTES (UINT64_C(64) * 1024)
 
 /* What became of a transaction, as far as anyone was told, or recovery found. */
 enum fate_verdict {
@@ -113,6 +65,7 @@ struct fate {
     bool pruned;                     /* its point was dropped as an old one */
     bool is_process;                 /* of a daemon with durability=process */
     bool is_forgotten;               /* ... and then power was cut */
+    bool is_let_go;                  /* in doubt, by a daemon that lived */
 };
 
 struct world;
@@ -145,6 +98,33 @@ struct disk {
     bool must_be_full[REPOSITORIES];
 };
 
+/* How a copy is to fail (faults.c). */
+struct copy_fault {
+    bool in_pieces;
+    bool is_planned;
+    bool is_copying;      /* the jobs have begun */
+    unsigned int disk;    /* the job whose copy fails */
+    bool is_source;       /* reading it fails; else writing its target */
+    unsigned int goes_on; /* so many pieces arrive before */
+    unsigned int pieces;  /* that came */
+};
+
+enum doubt_plan {
+    DOUBT_BY_CHANCE, /* single faults of the log's disk */
+    DOUBT_WAITS,     /* till its disk is well again */
+    DOUBT_LETS_GO,   /* the daemon is shut down in doubt */
+};
+
+/* A COMMIT fails, and after it all that the log has to say (faults.c). */
+struct doubt {
+    enum doubt_plan plan;
+    bool lasts;        /* the log's disk takes nothing */
+    bool is_told;      /* a group is in doubt */
+    bool is_let_go;    /* one was settled so */
+    uint64_t mends_ns; /* when its disk is well again */
+    char *failed_part; /* whose sync failed; owned, NULL: none did */
+};
+
 /* A repository, and the command that backs up to it. */
 struct repository {
     struct world *world;
@@ -154,6 +134,7 @@ struct repository {
     bool is_running;
     uint64_t number;  /* of the attempt under way, or the last */
     uint64_t dies_in; /* steps; 0: it does not */
+    struct copy_fault fault;
 };
 
 struct world {
@@ -180,6 +161,7 @@ struct world {
     uint64_t aim_count;
     uint64_t crash_at; /* a crash point; 0: none */
     bool has_faults;
+    struct doubt doubt;
     bool is_process; /* the daemon: durability=process */
 
     /* One life. */
@@ -245,6 +227,31 @@ void world_power_is_cut(struct world *world, bool clean);
 /* Were the disk's bitmaps lost, as they may have been? Then nothing else is to be
  * compared. */
 bool durability_lost(struct disk *disk);
+
+/* faults.c. Of a life: chosen when it is known where it is to die, and over. */
+void faults_plan(struct world *world);
+void faults_release(struct world *world);
+/* A group is in doubt. Does everyone wait for its end? */
+void faults_tell_doubt(struct world *world);
+bool faults_are_waited_for(const struct world *world);
+/* Someone looks after it, now and then; moves the end of the life. */
+void co_faults_attend(struct world *world, uint64_t *end_ns);
+/* The daemon is about to be shut down. */
+void faults_shut_down(struct world *world);
+/* Nobody knows how it ended. */
+void faults_let_go(struct world *world, struct fate *fate);
+/* Of the next transaction: chosen before it, and over. */
+void faults_plan_copy(struct repository *repository);
+void faults_end_copy(struct repository *repository);
+/* `x-perf` of its jobs. */
+void faults_choose_pieces(const struct repository *repository,
+                          struct json_value *performance);
+/* Does the step fail, and all lives on? */
+bool faults_decide(struct world *world,
+                   const struct storage_step *step,
+                   uint64_t places);
+/* A job was aborted: counts those that had copied a part. */
+void faults_settled(struct disk *disk, const struct fate *fate);
 
 /* fate.c */
 struct fate *world_fate(struct world *world, const struct journal_id *txid);
