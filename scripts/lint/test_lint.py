@@ -14,6 +14,7 @@ import rule_format  # noqa: E402
 import rule_headers  # noqa: E402
 import rule_links  # noqa: E402
 import rule_manuals  # noqa: E402
+import rule_patches  # noqa: E402
 import rule_rooms  # noqa: E402
 import rule_sizes  # noqa: E402
 import rule_trace  # noqa: E402
@@ -164,3 +165,13 @@ def test_trace_refuses_an_event_that_never_happens(tree):
     root = tree("src/job/job.c", "trace_job_state(id); /* trace_job_gone() */")
     assert rule_trace.check(root) == [
         "src/base/trace_events.def: job_gone never happens"]
+
+
+def test_patches_refuses_a_planted_bug_that_does_not_apply(tree):
+    tree("src/job/job.c", "one\ntwo\nthree\n")
+    planted = "Why.\n\n--- a/src/job/job.c\n+++ b/src/job/job.c\n" \
+        "@@ -1,3 +1,3 @@\n one\n-{}\n+2\n three\n"
+    tree("tests/good.patch", planted.format("two"))
+    root = tree("tests/stale.patch", planted.format("too"))
+    problem, = rule_patches.check(root)
+    assert problem.startswith("tests/stale.patch: ")
