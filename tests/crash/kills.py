@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Kills cohortd, cohort, or both, again and again, under load; or cuts the power.
 
-    kills.py [--kills N | --cuts N | --seconds S [--power]] [--seed N]
-             [--worlds N] [--keep]
+    kills.py [--kills N | --cuts N | --seconds S [--power]] [--aim BUCKET]
+             [--seed N] [--worlds N] [--keep]
 
 Several worlds side by side, each with disks, a daemon and a repository of its
 own (rounds.py, power_cuts.py). Ends with what was hit; fails if a promise was
 broken or a bucket is empty: to fill the last ones it goes on for up to three times
-as long. A seed that failed is run again by --seed, as far as real processes can
-be; the folder of what failed is kept. SIGINT ends it early."""
+as long, and aims at them (aims.py). A seed that failed is run again by --seed, and
+the --aim that it had, as far as real processes can be; the folder of what failed
+is kept. SIGINT ends it early."""
 import argparse
 import multiprocessing
 import os
@@ -26,6 +27,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 
+from aims import Aim, aim_at  # noqa: E402
 from buckets import Histogram, SPANS, VERBS  # noqa: E402
 from daemon_under_kill import DaemonFailed  # noqa: E402
 from power_cuts import PowerRounds  # noqa: E402
@@ -33,6 +35,8 @@ from rounds import Rounds  # noqa: E402
 from support.daemon import cohort_binary, cohortd_binary  # noqa: E402
 from world import Fault  # noqa: E402
 
+# What the campaign tells its workers, if not the index of a bucket to aim at.
+NO_AIM, OVER = -1, -2
 ROUNDS_IN_A_WORLD = 12
 PLACE = "/var/tmp"
 KILL_SECONDS, CUT_SECONDS = 90, 30
@@ -52,9 +56,11 @@ CUT_BUCKETS = [
     *FIO_BUCKETS, "fio: writes to raw", "fio: writes to qcow2"]
 
 
-def one_world(kind, folder, seed, report, is_over):
-    """Some rounds; returns what is wrong, or None."""
-    rounds = kind(folder, seed, cohortd_binary(), cohort_binary())
+def one_world(kind, folder, seed, bucket, report, is_over):
+    """Some rounds that aim at a bucket, if one is given; returns what is wrong, or
+    None."""
+    rounds = kind(folder, seed, cohortd_binary(), cohort_binary(),
+                  aim_at(bucket) if bucket else Aim())
     number = 0
     try:
         rounds.create()
@@ -65,8 +71,10 @@ def one_world(kind, folder, seed, report, is_over):
             report(rounds.histogram)
             rounds.histogram = Histogram()
     except (Fault, DaemonFailed, AssertionError, OSError, EOFError) as fault:
+        rounds.has_failed = True
         daemon = rounds.world.daemon
-        return (f"seed {seed}, round {number} ({rounds.moment}): {fault}\n"
+        aimed = f", --aim '{bucket}'" if bucket else ""
+        return (f"seed {seed}{aimed}, round {number} ({rounds.moment}): {fault}\n"
                 f"{traceback.format_exc(limit=-4)}"
                 f"the daemon said last:\n{daemon.tail(20) if daemon else ''}")
     finally:
@@ -77,15 +85,16 @@ def one_world(kind, folder, seed, report, is_over):
 class Worker:
     """Worlds, one after the other, until it is over."""
 
-    def __init__(self, options, seeds, over, results):
+    def __init__(self, options, seeds, buckets, told, results):
         self.options = options
         self.seeds = seeds
-        self.over = over
+        self.buckets = buckets
+        self.told = told
         self.results = results
         self.parent = os.getpid()
 
     def is_over(self):
-        return self.over.value or os.getppid() != self.parent
+        return self.told.value == OVER or os.getppid() != self.parent
 
     def run(self):
         for number in (signal.SIGINT, signal.SIGTERM):  # the campaign tells
@@ -95,11 +104,13 @@ class Worker:
             if self.is_over():
                 break
             folder = pathlib.Path(f"{PLACE}/cohort-kills-{os.getpid()}-{seed}")
+            aim = self.told.value
             try:
                 problem = one_world(
                     kind, folder, seed,
+                    self.buckets[aim] if aim >= 0 else None,
                     lambda found: self.results.put(("hit", found)),
-                    self.is_over)
+                    lambda aim=aim: self.told.value != aim or self.is_over())
             except BaseException:
                 problem = f"seed {seed}: {traceback.format_exc()}"
             if problem is not None:
@@ -126,18 +137,21 @@ class Campaign:
     def passed(self):
         return time.monotonic() - self.began
 
-    def is_over(self):
+    def what_to_tell(self):
         options = self.options
         if self.is_stopped or len(self.problems) >= options.faults or \
                 self.passed() > 3 * options.seconds:
-            return True
-        enough = self.count() >= options.count \
-            and self.passed() >= (0 if options.count else options.seconds)
-        return enough and not self.empty()
+            return OVER
+        empty = self.empty()
+        if self.count() < options.count or not options.count and \
+                self.passed() < options.seconds:
+            return self.buckets.index(options.aim) if options.aim else NO_AIM
+        return self.buckets.index(empty[0]) if empty else OVER
 
     def empty(self):
-        return [] if self.options.seed is not None else \
-            self.histogram.empty(self.buckets)
+        if self.options.seed is not None or self.options.aim:
+            return []
+        return self.histogram.empty(self.buckets)
 
     def take(self, kind, what):
         if kind == "hit":
@@ -154,10 +168,10 @@ class Campaign:
         def stop(*_):
             self.is_stopped = True
         context = multiprocessing.get_context("fork")
-        over = context.RawValue("b", 0)
+        told = context.RawValue("i", self.what_to_tell())
         results = context.Queue()
         workers = [context.Process(target=Worker(
-            self.options, self.seeds(number), over, results).run)
+            self.options, self.seeds(number), self.buckets, told, results).run)
             for number in range(self.options.worlds)]
         for worker in workers:
             worker.start()
@@ -173,8 +187,7 @@ class Campaign:
                 running -= 1
             elif kind is not None:
                 self.take(kind, what)
-            if self.is_over():
-                over.value = 1
+            told.value = self.what_to_tell()
         for worker in workers:
             worker.join()
         return self.tell()
@@ -203,6 +216,7 @@ def parse():
     parser.add_argument("--power", action="store_true",
                         help="cut the power instead of killing")
     parser.add_argument("--seed", type=int, help="run one world of this seed")
+    parser.add_argument("--aim", help="aim at this bucket of the histogram")
     parser.add_argument("--worlds", type=int, default=3)
     parser.add_argument("--faults", type=int, default=5,
                         help="end when so many were found")
@@ -214,6 +228,9 @@ def parse():
     if options.seconds is None:
         options.seconds = 1 << 30 if options.count or options.seed is not None \
             else CUT_SECONDS if options.power else KILL_SECONDS
+    buckets = CUT_BUCKETS if options.power else KILL_BUCKETS
+    if options.aim is not None and options.aim not in buckets:
+        parser.error(f"--aim: one of {', '.join(buckets)}")
     options.first_seed = random.SystemRandom().randrange(1 << 24)
     return options
 

@@ -6,8 +6,8 @@ import time
 
 # Lines to wait for: (pattern, how often at most)
 MOMENTS = {
-    "load": [(None, 1), ("tracking_intents_begin", 8),
-             ("tracking_intents_end", 8)],
+    "load": [(None, 1), ("tracking_intents_begin", 3),
+             ("tracking_intents_end", 3)],
     "backup": [
         (None, 1), ("commit_log_begin record=begin", 2),
         ("transaction_fence_begin", 2), ("transaction_fence_done", 2),

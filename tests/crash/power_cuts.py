@@ -21,6 +21,7 @@ class PowerRounds(Rounds):
     KINDS = ("raw", "qcow2", "raw")
     DISK_BYTES = 3 << 20    # all of it goes through fuse
     POINTS_MAX = 4
+    RUNS_MAX = 8            # or the disk would be full
     FIO_SHARE = 0.25
     DURABILITIES = ("power",)
     WEIGHTS = {"load": 2, "backup": 14, "verbs": 8, "resize": 3, "close": 3,
@@ -101,4 +102,4 @@ class PowerRounds(Rounds):
 
     def release(self):
         super().release()
-        self.machine.off()
+        self.machine.off(keep=self.has_failed)

@@ -90,7 +90,9 @@ def numbers_of(data, what):
         if words[index::WORDS] != expected:
             torn = next(s for s, (a, b) in enumerate(
                 zip(words[index::WORDS], expected)) if a != b)
-            raise Wrong(f"{what}: sector {torn} is torn")
+            mixed = words[torn * WORDS:(torn + 1) * WORDS]
+            raise Wrong(f"{what}: sector {torn} is torn: "
+                        f"{[hex(word) for word in mixed]}")
     for sector, place in enumerate(places):
         if place != sector and (place != 0 or numbers[sector] != 0):
             raise Wrong(f"{what}: sector {sector} holds what belongs to "

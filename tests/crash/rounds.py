@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 
+from aims import Aim
 from buckets import Histogram, open_spans, reached
 from fio_guest import FioGuests
 from guests import Guests
@@ -23,19 +24,22 @@ from world import Fault, MIB, World
 
 SPARE_SIZES = (4 * MIB, 5 * MIB + 512, 3 * MIB, 6 * MIB)
 FIRE_TIMEOUT_S = 20
+LOAD_TIMEOUT_S = 2      # no first write may be left to come
 
 
 class Rounds:
     KINDS = ("raw", "qcow2", "loop")
     DISK_BYTES = 6 * MIB
     POINTS_MAX = 40
+    RUNS_MAX = 1000     # backups in a round
     FIO_SHARE = 0.1     # of the rounds
     DURABILITIES = ("power", "power", "power", "process")
     WEIGHTS = {"load": 3, "backup": 14, "verbs": 10, "resize": 3, "close": 4,
                "recovery": 5, "checkpoint": 1}
 
-    def __init__(self, folder, seed, cohortd, cohort):
+    def __init__(self, folder, seed, cohortd, cohort, aim=Aim()):
         self.seed = seed
+        self.aim = aim
         self.rng = random.Random(seed)
         self.world = World(self.place(folder), folder, cohortd, cohort,
                            self.KINDS, self.DISK_BYTES)
@@ -53,6 +57,7 @@ class Rounds:
         self.runs = []          # [began, ended, exit code] of cohort backup
         self.what = self.moment = "creating"
         self.must_stop = False
+        self.has_failed = False
 
     def place(self, folder):
         """Where the world is, all of it."""
@@ -92,8 +97,8 @@ class Rounds:
             self.verbs.step(world.daemon.qmp)
 
     def back_up(self):
-        """Backups without end, until someone is killed."""
-        while not self.must_stop:
+        """Backups one after the other, until someone is killed."""
+        while not self.must_stop and len(self.runs) < self.RUNS_MAX:
             began = time.monotonic_ns()
             process = subprocess.Popen(
                 self.world.backup(), stdin=subprocess.DEVNULL,
@@ -190,6 +195,8 @@ class Rounds:
 
     def draw(self, activity):
         """A moment; all of them come before one comes again."""
+        if self.aim.pattern is not None and activity == self.aim.activity:
+            return self.aim.pattern, self.aim.most
         if not self.decks.get(activity):
             self.decks[activity] = random.Random(self.rng.random()).sample(
                 MOMENTS[activity], len(MOMENTS[activity]))
@@ -210,7 +217,9 @@ class Rounds:
         if pattern is None:
             time.sleep(self.rng.random() * 0.25)
             self.trigger.go()
-        deadline = time.monotonic() + FIRE_TIMEOUT_S
+        deadline = time.monotonic() + (
+            LOAD_TIMEOUT_S if self.what in ("load", "recovery")
+            else FIRE_TIMEOUT_S)
         while not self.trigger.fired.wait(0.01):
             if self.trigger.firing.is_set():
                 self.trigger.fired.wait()
@@ -223,15 +232,20 @@ class Rounds:
             raise Fault("the daemon ended by itself:\n" +
                         self.world.daemon.tail())
 
+    def choose_activity(self):
+        chosen = self.rng.choices(list(self.WEIGHTS), self.WEIGHTS.values())[0]
+        return self.aim.activity or chosen
+
     def choose_victim(self, activity):
         if activity != "backup":
             return "daemon"
+        if self.aim.victim is not None:
+            return self.aim.victim
         return self.rng.choices(("daemon", "cohort", "both"), (6, 2, 2))[0]
 
     def round(self):
         """A kill and what follows; `recovery` counts both of its kills."""
-        rng = self.rng
-        activity = rng.choices(list(self.WEIGHTS), self.WEIGHTS.values())[0]
+        activity = self.choose_activity()
         victim = self.choose_victim(activity)
         self.what, self.problem, self.must_stop = activity, None, False
         self.runs, self.cohort_process, self.under_way = [], None, 0
@@ -252,7 +266,8 @@ class Rounds:
         self.guests = Guests(
             world.uris(), [disk.own_bytes for disk in world.disks],
             self.numbers, f"{self.seed} {self.numbers}", self.records)
-        self.guests.wait_for(rng.choice((1, 5, 20, 60)))
+        if not self.aim.early:
+            self.guests.wait_for(rng.choice((1, 5, 20, 60)))
         if self.fio is not None:
             self.fio.wait_for_first_writes()
         del world.daemon.lines[:-400]
@@ -264,8 +279,9 @@ class Rounds:
         if work is not None:
             thread = threading.Thread(target=work)
             thread.start()
-        self.wait_fired(pattern, lambda: activity == "close" and
-                        not world.daemon.is_alive())
+        self.wait_fired(pattern, lambda: not (
+            world.daemon if activity == "close" else thread or
+            world.daemon).is_alive())
         self.must_stop = True
         if victim == "cohort":
             self.guests.stop()
@@ -285,7 +301,7 @@ class Rounds:
         gain."""
         self.fio = None
         chance = random.Random(f"{self.seed} {self.numbers} fio")
-        if chance.random() < self.FIO_SHARE:
+        if chance.random() < self.FIO_SHARE or self.aim.with_fio:
             self.fio = FioGuests(self.world.uris(), self.world.disks,
                                  self.numbers, chance, self.world.scratch)
 
