@@ -27,7 +27,6 @@ from rows import Scene  # noqa: E402
 from support.images import GIB, MIB  # noqa: E402
 
 ROUNDS = 5
-BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 
 
 def rows():
@@ -121,14 +120,16 @@ def machine(options, runtime):
             f"{time.strftime('%Y-%m-%d', time.gmtime())}.")
 
 
-def write_readme(text):
+def write_readme(table, text):
+    """Between the markers of that table."""
+    begin, end = f"<!-- {table}: begin -->", f"<!-- {table}: end -->"
     path = ROOT / "README.md"
     page = path.read_text(encoding="utf-8")
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
     if not after:
-        sys.exit(f"{path} lacks the markers {BEGIN} and {END}")
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}",
+        sys.exit(f"{path} lacks the markers {begin} and {end}")
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}",
                     encoding="utf-8")
 
 
@@ -150,16 +151,25 @@ def options_from_command_line():
 
 def bench_tracking(options, scene):
     """cohortd against itself: another table, of other columns."""
-    print(f"{tracking.facts(scene.folder)}\n\n{tracking.HEADER}", flush=True)
+    sync = tracking.facts(scene.folder)
+    print(f"{sync}\n\n{tracking.HEADER}", flush=True)
+    lines, tenths = [tracking.HEADER], []
     for row in tracking.rows():
         if options.row and not any(name in row.name for name in options.row):
             continue
         rounds = options.rounds or (row.quick_rounds if options.quick
                                     else ROUNDS)
         samples = measure(row, row.sides, scene, rounds)
-        print(tracking.line(row, samples, number, median, spread), flush=True)
+        lines.append(tracking.line(row, samples, number, median, spread))
+        print(lines[-1], flush=True)
         for text in tracking.tenths(row, number):
-            print(text, flush=True)
+            tenths.append(f"- {row.title}, {text}")
+            print(tenths[-1], flush=True)
+    facts = f"{sync} {machine(options, scene.runtime_s)}"
+    print(f"\n{facts}")
+    if options.readme:
+        write_readme("tracking", "\n".join(
+            [*lines, "", *tenths, "", facts]))
 
 
 def main():
@@ -194,7 +204,7 @@ def main():
     facts = machine(options, runtime)
     print(f"\n{facts}")
     if options.readme:
-        write_readme("\n".join(lines) + f"\n\n{facts}")
+        write_readme("bench", "\n".join(lines) + f"\n\n{facts}")
     return 0
 
 

@@ -45,7 +45,7 @@ def tenths(row, number):
     "A line for each side of a row that tells of the tenths of its run."
     for side, rounds in getattr(row.measure, "tenths", {}).items():
         parts = [statistics.median(values) for values in zip(*rounds)]
-        yield f"  {side}, by tenths: {' '.join(map(number, parts))}"
+        yield f"{side}, by tenths: {' '.join(map(number, parts))}"
 
 
 def facts(folder):
