@@ -297,6 +297,9 @@ static int run_closing(void *opaque)
 {
     const struct file_state *state = opaque;
 
+    if (state->locks) {
+        file_lock_release(state->fd);
+    }
     return close(state->fd) < 0 ? -errno : 0;
 }
 

@@ -270,6 +270,13 @@ int file_lock_take(int fd,
     return check_contrary(fd, filename, contrary, err);
 }
 
+void file_lock_release(int fd)
+{
+    struct flock all = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
+
+    (void)fcntl(fd, F_OFD_SETLK, &all); /* as in file_lock_end_resize() */
+}
+
 int file_lock_begin_resize(int fd, const char *filename, GError **err)
 {
     g_autofree char *holder = NULL;

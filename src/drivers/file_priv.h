@@ -77,6 +77,9 @@ int file_lock_take(int fd,
                    bool writable,
                    bool required,
                    GError **err);
+/* All of them, before closing: a descriptor's locks live on for as long as anything
+ * has the open file, be it a request of io_uring that is not put away yet. */
+void file_lock_release(int fd);
 /* For a reader: nobody else may write to it from now on; nobody does. */
 int file_lock_begin_unwritten(int fd, const char *filename, GError **err);
 void file_lock_end_unwritten(int fd);

@@ -10,6 +10,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -323,6 +324,44 @@ LOCK_TEST(who_claims_the_content_of_a_file_says_so)
     assert_error(&err, "may write to it");
 }
 
+/* Another descriptor of the same open file, as io_uring may have one. */
+static int duplicate_of_image(void)
+{
+    struct stat wanted;
+
+    assert_int_equal(stat(image, &wanted), 0);
+    for (int fd = 0; fd < 1024; fd++) {
+        struct stat found;
+
+        if (fstat(fd, &found) == 0 && found.st_dev == wanted.st_dev &&
+            found.st_ino == wanted.st_ino) {
+            return fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        }
+    }
+    return -1;
+}
+
+/* The next program finds no locks, whoever still has the file. */
+LOCK_TEST(a_closed_image_is_not_locked)
+{
+    static const char *const kinds[] = { "", ",read-only=on" };
+
+    (void)opaque;
+    for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++) {
+        g_autofree char *options = image_options(kinds[i]);
+        int fd;
+
+        co_add(graph, options);
+        fd = duplicate_of_image();
+        assert_true(fd >= 0);
+        assert_int_equal(co_block_del(graph, "f", NULL), 0);
+        for (int byte = 100; byte < 204; byte++) {
+            assert_false(is_locked(byte));
+        }
+        close(fd);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -335,6 +374,7 @@ int main(void)
         cmocka_unit_test(our_locks_tell_what_we_do),
         cmocka_unit_test(who_claims_the_size_of_a_file_says_so),
         cmocka_unit_test(who_claims_the_content_of_a_file_says_so),
+        cmocka_unit_test(a_closed_image_is_not_locked),
     };
     int fd = g_file_open_tmp("cohort-lock-XXXXXX", &image, NULL);
     int failed;
