@@ -16,10 +16,11 @@ import errno
 import nbd
 
 from support.disk_model import SECTOR, DiskModel, first_difference
-from support.images import KIB, MIB, qemu_img
+from support.images import KIB, MIB, run
 from support.qcow2_images import child, to_raw
 from support.qmp import QmpError
 
+REFUSED_BY_QEMU = "Failed to zero out new clusters: Operation not supported"
 KINDS = ["write"] * 7 + ["zero", "zero", "unmap", "trim", "trim", "read",
                          "read"]
 
@@ -315,10 +316,15 @@ class Qcow2Disk:
     def _resize_with_qemu_img(self, size):
         """Since qemu-storage-daemon 7.2 refuses while there is an export, and
         aborts when there is none. What was behind the end of the disk in its
-        last cluster comes back when it grows, so that is read again."""
+        last cluster comes back when it grows, so that is read again. qemu-img
+        7.2 does not grow a disk with extended L2 entries over a backing file if
+        its last cluster is compressed: it cannot make a part of that zero."""
         self.close()
-        qemu_img("resize", "-q", "-f", "qcow2", "--shrink", self.path,
-                 str(size))
+        result = run("qemu-img", "resize", "-q", "-f", "qcow2", "--shrink",
+                     self.path, str(size), check=False)
+        if result.returncode != 0:
+            assert REFUSED_BY_QEMU in result.stderr, result.stderr
+            size = self.model.size
         raw = to_raw(self.path, self.path.with_suffix(".raw"))
         with open(raw, "rb") as file:
             self.model.replace(file.read())
