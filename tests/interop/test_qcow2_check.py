@@ -70,6 +70,7 @@ def theirs(path, repair=None):
     words = ["-r", repair] if repair else []
     result = run("qemu-img", "check", "-f", "qcow2", "--output=json", *words,
                  path, check=False)
+    print(result.stderr)    # seen when a test fails
     try:
         found = json.loads(result.stdout)
     except json.JSONDecodeError:
