@@ -40,6 +40,7 @@ NO_AIM, OVER = -1, -2
 ROUNDS_IN_A_WORLD = 12
 PLACE = "/var/tmp"
 KILL_SECONDS, CUT_SECONDS = 90, 30
+AIM_SECONDS = 10
 FIO_BUCKETS = ["fio: rounds", "fio: writes under way when the daemon died"]
 KILL_BUCKETS = [
     *(f"in {name}" for name in SPANS),
@@ -146,7 +147,11 @@ class Campaign:
         if self.count() < options.count or not options.count and \
                 self.passed() < options.seconds:
             return self.buckets.index(options.aim) if options.aim else NO_AIM
-        return self.buckets.index(empty[0]) if empty else OVER
+        if not empty:
+            return OVER
+        # In turn: one that is hard to hit does not keep the others waiting.
+        turn = int(self.passed() / AIM_SECONDS)
+        return self.buckets.index(empty[turn % len(empty)])
 
     def empty(self):
         if self.options.seed is not None or self.options.aim:
